@@ -1,0 +1,82 @@
+package catalog_test
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"postern/internal/catalog"
+)
+
+func open(t testing.TB) *catalog.Catalog {
+	t.Helper()
+	c, err := catalog.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func kinds(t testing.TB) []*catalog.Kind {
+	t.Helper()
+	all, err := open(t).Kinds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// stream is a fixed stream of random bytes.
+func stream(seed byte) *rand.ChaCha8 { return rand.NewChaCha8([32]byte{seed}) }
+
+func generate(t testing.TB, form string, random *rand.ChaCha8) string {
+	t.Helper()
+	template, err := catalog.ParseTemplate(form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value, err := template.Generate(random)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+func TestEverySampleIsIdentifiedAsItsKind(t *testing.T) {
+	c, random := open(t), stream(1)
+	for _, k := range kinds(t) {
+		for _, form := range k.Detect.Match {
+			variable := "SOMETHING"
+			if k.Detect.Context {
+				variable = k.Env[0]
+			}
+			for range 50 {
+				value := generate(t, form, random)
+				m, found := c.Identify(variable, value)
+				if !found || m.Kind.ID != k.ID {
+					t.Errorf("%s: got %+v, %v for a sample of %s", k.ID, m, found, form)
+					break
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkKinds(b *testing.B) {
+	for b.Loop() {
+		if _, err := open(b).Kinds(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	for b.Loop() {
+		open(b)
+	}
+}
+
+func TestEveryEntryPassesTheCheck(t *testing.T) {
+	for _, p := range open(t).Check() {
+		t.Error(p)
+	}
+}
