@@ -32,6 +32,7 @@ package redact
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -46,7 +47,9 @@ const (
 	minLine  = 16 // bytes; shorter lines of a value are not looked for by themselves
 )
 
-// Known is one value that must not get out, and what stands in its place.
+// Known is one value that must not get out, and what stands in its place; the
+// mask of package secret where Replacement is empty, because a hit that left no
+// trace would join what stands around it, perhaps to the value.
 type Known struct {
 	Value       secret.Value
 	Replacement string
@@ -81,7 +84,7 @@ func New(known []Known) (*Matcher, error) {
 			if short = len(value) < minValue; short {
 				return nil
 			}
-			for _, p := range partsOf(value, []byte(k.Replacement)) {
+			for _, p := range partsOf(value, []byte(cmp.Or(k.Replacement, secret.Mask))) {
 				set.add(p)
 				samples = append(samples, samplesOf(p.value)...)
 			}

@@ -154,12 +154,14 @@ func (s *stream) literal(dst, buf []byte, a, b int) []byte {
 }
 
 // replace appends what stands for n, without as many bytes as a Flush has let
-// out of its beginning.
+// out of its beginning; all of it where nothing would be left.
 func (s *stream) replace(dst []byte, n *needle, start int) []byte {
 	s.hits++
 	s.rest = n.rest
-	shown := min(max(0, s.shown-start), len(n.replacement))
-	return append(dst, n.replacement[shown:]...)
+	if shown := s.shown - start; shown > 0 && shown < len(n.replacement) {
+		return append(dst, n.replacement[shown:]...)
+	}
+	return append(dst, n.replacement...)
 }
 
 // keep holds back buf from hold on.
