@@ -1,0 +1,227 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/sys/unix"
+
+	"postern/internal/broker/http1"
+)
+
+const (
+	idleTime    = 90 * time.Second
+	idlePerHost = 256 // performance.md §4: 64 at least; two cost 4.4 times the CPU
+	sessionsMax = 256
+)
+
+// upstreamKey says which connections may stand in for one another: never the
+// credential, because headers carry identity and connections do not.
+type upstreamKey struct {
+	hostport string
+	tls      bool
+}
+
+// upstream is one connection to a provider.
+type upstream struct {
+	key    upstreamKey
+	conn   net.Conn
+	raw    syscall.RawConn // of the socket below TLS
+	r      *http1.Reader
+	h2     *http2.ClientConn
+	reused bool
+	since  time.Time
+}
+
+func (u *upstream) close() {
+	u.r.Drop()
+	_ = u.conn.Close()
+}
+
+// pool keeps idle connections, the newest first.
+type pool struct {
+	b        *Broker
+	sessions tls.ClientSessionCache
+
+	mu     sync.Mutex
+	idle   map[upstreamKey][]*upstream
+	only2  map[string]bool // hosts that offer HTTP/2 only
+	reaper *time.Timer
+	closed bool
+}
+
+func (p *pool) init(b *Broker) {
+	p.b = b
+	p.sessions = tls.NewLRUClientSessionCache(sessionsMax)
+	p.idle, p.only2 = map[upstreamKey][]*upstream{}, map[string]bool{}
+}
+
+// get returns an idle connection that is still open, or dials one. With fresh
+// it always dials.
+func (p *pool) get(ctx context.Context, t target, secure, fresh bool) (*upstream, error) {
+	key := upstreamKey{t.key, secure}
+	for !fresh {
+		u := p.pop(key)
+		if u == nil {
+			break
+		}
+		if u.usable() {
+			u.reused = true
+			return u, nil
+		}
+		u.close()
+	}
+	raw, err := p.b.dial(ctx, t, false)
+	if err != nil {
+		return nil, err
+	}
+	u := &upstream{key: key, conn: raw}
+	if s, ok := raw.(syscall.Conn); ok {
+		u.raw, _ = s.SyscallConn()
+	}
+	if secure {
+		if err := p.secure(ctx, u, raw, t); err != nil {
+			return nil, err
+		}
+	}
+	u.r = http1.NewReader(u.conn, &p.b.buffers)
+	return u, nil
+}
+
+// secure offers HTTP/1.1, which is the cheaper of the two (performance.md
+// §2.2), and HTTP/2 only where the provider has nothing else.
+func (p *pool) secure(ctx context.Context, u *upstream, raw net.Conn, t target) error {
+	p.mu.Lock()
+	only2 := p.only2[t.key]
+	p.mu.Unlock()
+	if !only2 {
+		c, err := p.b.secure(ctx, raw, t.host, "http/1.1")
+		if err == nil {
+			u.conn = c
+			return nil
+		}
+		var alert tls.AlertError
+		if !errors.As(err, &alert) || uint8(alert) != alertNoProtocol {
+			return err
+		}
+		if raw, err = p.b.dial(ctx, t, false); err != nil {
+			return err
+		}
+	}
+	c, err := p.b.secure(ctx, raw, t.host, "h2")
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.only2[t.key] = true
+	p.mu.Unlock()
+	u.conn = c
+	return u.newHTTP2()
+}
+
+// alertNoProtocol is no_application_protocol (RFC 7301 §3.2).
+const alertNoProtocol = 120
+
+func (p *pool) pop(key upstreamKey) *upstream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.idle[key]
+	if len(list) == 0 {
+		return nil
+	}
+	u := list[len(list)-1]
+	list[len(list)-1] = nil
+	p.idle[key] = list[:len(list)-1]
+	return u
+}
+
+// put keeps a connection whose last response was read to its end.
+func (p *pool) put(u *upstream) {
+	if len(u.r.Buffered()) > 0 { // an answer that nobody asked for
+		u.close()
+		return
+	}
+	u.r.Release()
+	_ = u.conn.SetDeadline(time.Time{})
+	u.since = time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.idle[u.key]
+	if p.closed || len(list) >= idlePerHost {
+		u.close()
+		return
+	}
+	p.idle[u.key] = append(list, u)
+	if p.reaper == nil {
+		p.reaper = time.AfterFunc(idleTime, p.reap)
+	}
+}
+
+// usable says whether the peer has neither closed nor sent anything: whatever
+// can be read from an idle connection makes it useless.
+func (u *upstream) usable() bool {
+	if time.Since(u.since) > idleTime {
+		return false
+	}
+	if u.h2 != nil {
+		return u.h2.CanTakeNewRequest()
+	}
+	if u.raw == nil {
+		return true
+	}
+	quiet := false
+	err := u.raw.Control(func(fd uintptr) {
+		set := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
+		n, err := unix.Poll(set[:], 0)
+		quiet = n == 0 && err == nil
+	})
+	return err == nil && quiet
+}
+
+// reap closes what has been idle for too long.
+func (p *pool) reap() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reaper = nil
+	left := false
+	for key, list := range p.idle {
+		keep := list[:0]
+		for _, u := range list {
+			if time.Since(u.since) >= idleTime {
+				u.close()
+			} else {
+				keep = append(keep, u)
+			}
+		}
+		clear(list[len(keep):])
+		if len(keep) == 0 {
+			delete(p.idle, key)
+			continue
+		}
+		p.idle[key], left = keep, true
+	}
+	if left && !p.closed {
+		p.reaper = time.AfterFunc(idleTime/2, p.reap)
+	}
+}
+
+func (p *pool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.reaper != nil {
+		p.reaper.Stop()
+	}
+	for _, list := range p.idle {
+		for _, u := range list {
+			u.close()
+		}
+	}
+	clear(p.idle)
+}
