@@ -30,6 +30,7 @@ type Catalog struct {
 // file is one provider's file, read when it is first asked for.
 type file struct {
 	name, provider string
+	embedded       bool
 	read           func() ([]byte, error)
 	once           sync.Once
 	kinds          []*Kind
@@ -47,7 +48,7 @@ func Open(userDir string) (*Catalog, error) {
 	}
 	for _, entry := range entries {
 		name := "providers/" + entry.Name()
-		c.add(name, func() ([]byte, error) { return embedded.ReadFile(name) })
+		c.add(name, true, func() ([]byte, error) { return embedded.ReadFile(name) })
 	}
 	if userDir == "" {
 		return c, nil
@@ -62,15 +63,15 @@ func Open(userDir string) (*Catalog, error) {
 	for _, entry := range users {
 		if filepath.Ext(entry.Name()) == ".yaml" {
 			name := filepath.Join(userDir, entry.Name())
-			c.add(name, func() ([]byte, error) { return readUser(name) })
+			c.add(name, false, func() ([]byte, error) { return readUser(name) })
 		}
 	}
 	return c, nil
 }
 
-func (c *Catalog) add(name string, read func() ([]byte, error)) {
+func (c *Catalog) add(name string, embedded bool, read func() ([]byte, error)) {
 	provider := strings.TrimSuffix(filepath.Base(name), ".yaml")
-	c.files[provider] = append(c.files[provider], &file{name: name, provider: provider, read: read})
+	c.files[provider] = append(c.files[provider], &file{name: name, provider: provider, embedded: embedded, read: read})
 }
 
 // Kind returns the kind with id, reading only its provider's files. It returns

@@ -1,7 +1,9 @@
 package catalog_test
 
 import (
+	"flag"
 	"math/rand/v2"
+	"os"
 	"testing"
 
 	"postern/internal/catalog"
@@ -79,4 +81,26 @@ func TestEveryEntryPassesTheCheck(t *testing.T) {
 	for _, p := range open(t).Check() {
 		t.Error(p)
 	}
+}
+
+func TestDecodedFilesAreCurrent(t *testing.T) {
+	want, err := catalog.DecodedFiles(open(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if flag.Lookup("update").Value.String() == "true" {
+		if err := os.WriteFile("providers.jsonl", []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if catalog.Decoded() != want {
+		t.Error("providers.jsonl is not what providers/*.yaml say; write it with: go test ./internal/catalog -run Decoded -update")
+	}
+}
+
+func TestMain(m *testing.M) {
+	flag.Bool("update", false, "write providers.jsonl anew")
+	flag.Parse()
+	os.Exit(m.Run())
 }

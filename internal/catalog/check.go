@@ -72,7 +72,7 @@ func (k *Kind) checkFields(say sayFunc) {
 	}
 	if k.Example == "" || strings.ContainsAny(k.Example, "\r\n\"'`\\$") {
 		say("example:", "kind %q: an example without quotes is needed", k.ID)
-	} else if k.Matches(k.Example) && !sample(k.Example) && k.Protocol != Postgres {
+	} else if k.identifies(k.Example) {
 		say("example:", "kind %q: the example looks like a real value", k.ID)
 	}
 	for _, name := range k.Env {
@@ -80,6 +80,14 @@ func (k *Kind) checkFields(say sayFunc) {
 			say(name, "kind %q: %q is no variable name in capitals", k.ID, name)
 		}
 	}
+}
+
+// identifies says whether value would be taken for one of the kind in the
+// variable that speaks for it most.
+func (k *Kind) identifies(value string) bool {
+	name := parseName(strings.Join(append(k.Env, "KEY")[:1], ""))
+	_, ok := k.judge(name, value)
+	return ok && k.Matches(value)
 }
 
 func date() *regexp.Regexp { return regexp.MustCompile(`\A20[0-9]{2}-[01][0-9]-[0-3][0-9]\z`) }

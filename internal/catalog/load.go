@@ -1,9 +1,12 @@
 package catalog
 
 import (
+	_ "embed"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
+	"strings"
 
 	"postern/internal/fail"
 	"postern/internal/strictyaml"
@@ -11,24 +14,49 @@ import (
 
 // document is a provider's file.
 type document struct {
-	Provider string  `yaml:"provider"` // the file's name without .yaml
-	Title    string  `yaml:"title"`
-	Kinds    []*Kind `yaml:"kinds"`
+	Provider string  `yaml:"provider" json:"provider"` // the file's name without .yaml
+	Title    string  `yaml:"title"    json:"title"`
+	Kinds    []*Kind `yaml:"kinds"    json:"kinds"`
+}
+
+// decoded holds the embedded files once more, each a line of JSON: decoding them
+// all takes 1 ms instead of 20, and every command identifies something. A test
+// keeps it equal to the files; `go test ./internal/catalog -update` writes it.
+//
+//go:embed providers.jsonl
+var decoded string
+
+// decodedLine is the line of provider.
+func decodedLine(provider string) (string, bool) {
+	_, rest, found := strings.Cut("\n"+decoded, "\n{\"provider\":\""+provider+"\",")
+	if !found {
+		return "", false
+	}
+	line, _, _ := strings.Cut(rest, "\n")
+	return "{" + line, true
 }
 
 // load reads and decodes the file once.
 func (f *file) load() {
 	f.once.Do(func() {
-		data, err := f.read()
-		if err != nil {
-			f.problems = fail.Problems{{File: f.name, Text: err.Error()}}
-			return
+		if line, found := decodedLine(f.provider); found && f.embedded {
+			var doc document
+			if err := json.Unmarshal([]byte(line), &doc); err == nil {
+				f.take(doc)
+				return
+			}
 		}
-		f.decode(data)
+		f.decode()
 	})
 }
 
-func (f *file) decode(data []byte) {
+// decode reads the YAML.
+func (f *file) decode() {
+	data, err := f.read()
+	if err != nil {
+		f.problems = fail.Problems{{File: f.name, Text: err.Error()}}
+		return
+	}
 	var doc document
 	if err := strictyaml.Decode(f.name, data, &doc); err != nil {
 		if !errors.As(err, &f.problems) {
@@ -43,12 +71,16 @@ func (f *file) decode(data []byte) {
 		})
 		return
 	}
+	f.take(doc)
+}
+
+func (f *file) take(doc document) {
 	for _, k := range doc.Kinds {
 		if k == nil {
 			f.problems = append(f.problems, fail.Problem{File: f.name, Text: "a kind is empty"})
 			continue
 		}
-		k.prepare(doc.Title, f, data)
+		k.prepare(doc.Title, f)
 		f.kinds = append(f.kinds, k)
 	}
 }

@@ -65,6 +65,10 @@ func Alphabet(class string) (string, bool) {
 		return "\n", true
 	case "space":
 		return " ", true
+	case "open":
+		return "{", true
+	case "close":
+		return "}", true
 	case "snowflake", "crc62", "jwt":
 		return "", true
 	}

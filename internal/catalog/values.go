@@ -77,6 +77,9 @@ func urlPassword(value string) (string, bool) {
 	if slices.Contains([]string{"postgres", "root", "password", "pass", "mysql", "user", "admin", "secret", "test", "example"}, strings.ToLower(password)) {
 		return Low, true
 	}
+	if sample(password) {
+		return "", false
+	}
 	return High, true
 }
 

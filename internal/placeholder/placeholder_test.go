@@ -63,7 +63,10 @@ func TestMintIsRecognisedAndAcceptedByTheKindsOwnPattern(t *testing.T) {
 			if placeholder.Is(real) {
 				t.Errorf("%s: a real value is taken for a placeholder", k.ID)
 			}
-			if k.Placeholder.Part == "" && k.Placeholder.Style == "" && len(text) != len(real) {
+			// A routable GitLab token ends in a length and a checksum behind which no
+			// mark fits; its placeholder has the older, shorter form.
+			routable := k.ID == "gitlab.pat" && strings.Contains(real, ".")
+			if k.Placeholder.Part == "" && k.Placeholder.Style == "" && !routable && len(text) != len(real) {
 				t.Errorf("%s: got %d characters, want the real value's %d", k.ID, len(text), len(real))
 			}
 			noisy := "Bearer" + text + "AAAA"
