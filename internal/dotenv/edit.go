@@ -54,17 +54,20 @@ func (f *File) SetLiteral(i int, literal string, loaders ...Dialect) error {
 	if size > MaxBytes {
 		return f.cannot(i, "the file would be larger than %d MiB", MaxBytes>>20)
 	}
-	for _, form := range forms(f.data[e.start:e.end], literal, bytes.Contains(f.data, []byte("\r\n"))) {
-		data := slices.Concat(f.data[:e.start], []byte(form), f.data[e.end:])
-		if !readBack(data, e.key, literal, before, loaders) {
-			continue
+	list := forms(f.data[e.start:e.end], literal, bytes.Contains(f.data, []byte("\r\n")))
+	for _, all := range []bool{true, false} {
+		for _, form := range list {
+			data := slices.Concat(f.data[:e.start], []byte(form), f.data[e.end:])
+			if !readBack(data, e.key, literal, before, loaders, all) {
+				continue
+			}
+			entries, err := parse(data, f.dialect)
+			if err != nil {
+				return err
+			}
+			f.data, f.entries = data, entries
+			return nil
 		}
-		entries, err := parse(data, f.dialect)
-		if err != nil {
-			return err
-		}
-		f.data, f.entries = data, entries
-		return nil
 	}
 	names := make([]string, 0, len(loaders))
 	for _, d := range loaders {
@@ -79,9 +82,9 @@ func (f *File) cannot(i int, why string, args ...any) error {
 }
 
 // readBack says whether every loader reads literal for the key at byte key,
-// and everything else as before. A loader that did not see the key need not
-// see it now.
-func readBack(data []byte, key int, literal string, before map[Dialect][]Entry, loaders []Dialect) bool {
+// and everything else as before. Unless all must, a loader that did not see the
+// key need not see it now.
+func readBack(data []byte, key int, literal string, before map[Dialect][]Entry, loaders []Dialect, all bool) bool {
 	for _, d := range loaders {
 		if check(data, d) != nil {
 			return false
@@ -94,7 +97,7 @@ func readBack(data []byte, key int, literal string, before map[Dialect][]Entry, 
 			old = slices.Delete(slices.Clone(old), was, was+1)
 		}
 		switch {
-		case at >= 0 && entries[at].Literal != literal, at < 0 && was >= 0, d == Node && at < 0, at >= 0 && entries[at].Bare:
+		case at >= 0 && entries[at].Literal != literal, at < 0 && (all || was >= 0), at >= 0 && entries[at].Bare:
 			return false
 		case at >= 0:
 			entries = slices.Delete(entries, at, at+1)
