@@ -234,9 +234,7 @@ func (x *exchange) decide(ctx context.Context) *refusal {
 		return x.carried()
 	}
 	if !x.secure {
-		r := forbidden(ruleCleartext, "the placeholder of "+x.matches[0].lent.Credential+" was sent over plain http; use https")
-		r.kind, r.credential = event.Tripwire, x.matches[0].lent.Credential
-		return r
+		return cleartext(x.matches[0].lent.Credential)
 	}
 	if x.views == nil {
 		return &refusal{status: 400, id: "P-E100", kind: event.Malformed, rule: rulePath, message: errPath.Error()}

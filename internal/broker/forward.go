@@ -179,6 +179,9 @@ func (x *exchange) answerRefusal(err error) *refusal {
 // answer passes the answer on, whose head is in x.resp, and settles the call.
 func (x *exchange) answer(ctx context.Context, u *upstream) bool {
 	r, err := x.respond(u)
+	if r == nil && err != nil && !x.began {
+		r = x.answerRefusal(err)
+	}
 	if r != nil {
 		u.close()
 		x.endUpload(u)

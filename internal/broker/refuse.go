@@ -53,6 +53,12 @@ func tripwire(credential, why string) *refusal {
 	return &refusal{status: http.StatusForbidden, id: "P-E102", kind: event.Tripwire, rule: ruleTripwire, message: why, credential: credential}
 }
 
+func cleartext(credential string) *refusal {
+	r := tripwire(credential, "the placeholder of "+credential+" was sent over plain http; use https")
+	r.id, r.rule = "P-E104", ruleCleartext
+	return r
+}
+
 func foreign(credential, why string) *refusal {
 	return &refusal{status: http.StatusForbidden, id: "P-E103", kind: event.Refused, rule: ruleForeign, message: why, credential: credential}
 }
