@@ -1,0 +1,190 @@
+package safe
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"postern/internal/fail"
+	"postern/internal/secret"
+)
+
+const (
+	keyBytes  = 32
+	saltBytes = 32
+	// keyHead begins the text of a root key in a file or credential.
+	keyHead = "postern-root-key-1 "
+	// keyTextMax bounds what is read; the text has 63 bytes.
+	keyTextMax = 256
+)
+
+// keyText is the written form of a root key: one line.
+func keyText(key []byte) []byte {
+	return append(base64.RawURLEncoding.AppendEncode([]byte(keyHead), key), '\n')
+}
+
+// parseKey reads what keyText wrote.
+func parseKey(text []byte) (secret.Value, error) {
+	rest, found := bytes.CutPrefix(bytes.TrimSpace(text), []byte(keyHead))
+	if !found {
+		return secret.Value{}, errors.New("it does not hold a root key")
+	}
+	key, err := base64.RawURLEncoding.Strict().AppendDecode(nil, rest)
+	defer clear(key)
+	if err != nil || len(key) != keyBytes {
+		return secret.Value{}, errors.New("the root key in it is cut off or changed")
+	}
+	return secret.New(key), nil
+}
+
+func newSalt() ([]byte, error) {
+	salt := make([]byte, saltBytes)
+	_, err := rand.Read(salt)
+	return salt, err
+}
+
+type keyFile struct{ path string }
+
+// KeyFile is the key in the file at path, which must be an ordinary file that
+// belongs to us or to root and that nobody else can read or write. Whoever can
+// read the file can open the safe: it is the weakest of the roots.
+func KeyFile(path string) Root { return keyFile{path} }
+
+// NewKeyFile makes a key file with a new random key, mode 0600; root gives it to
+// the owner of its directory. It is complete and on disk when it appears at
+// path; a file that is there is fail.Conflict.
+func NewKeyFile(path string) (Root, error) {
+	key := make([]byte, keyBytes)
+	defer clear(key)
+	if _, err := rand.Read(key); err != nil {
+		return nil, keyFileError(path, err)
+	}
+	text := keyText(key)
+	defer clear(text)
+	if err := writeNew(path, text); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil, fail.New(fail.Conflict, "P-E069", "could not make the key file %s", path).
+				Because("there is a file of this name, and another safe may need it").Wrap(err)
+		}
+		return nil, keyFileError(path, err)
+	}
+	return keyFile{path}, nil
+}
+
+func (k keyFile) Kind() string             { return KindKeyFile }
+func (k keyFile) NewSalt() ([]byte, error) { return newSalt() }
+
+func (k keyFile) Key(context.Context, []byte) (secret.Value, error) {
+	text, err := readPrivate(k.path)
+	defer clear(text)
+	if err != nil {
+		return secret.Value{}, keyFileError(k.path, err)
+	}
+	key, err := parseKey(text)
+	if err != nil {
+		return secret.Value{}, keyFileError(k.path, err)
+	}
+	return key, nil
+}
+
+func keyFileError(path string, err error) error {
+	var known *fail.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	e := fail.New(fail.Locked, "P-E069", "could not use the key file %s", path).Wrap(err)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e.Because("there is no such file")
+	}
+	if errors.Is(err, errLoose) {
+		return e.Hint("chmod 600 %s", path)
+	}
+	return e
+}
+
+var errLoose = errors.New("others can read or write it")
+
+// readPrivate reads a small ordinary file that only its owner can read.
+func readPrivate(path string) ([]byte, error) {
+	// Not blocking, so that a FIFO cannot hold us up.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, errors.New("it is a symbolic link")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is not an ordinary file")
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("%w (mode %03o)", errLoose, mode)
+	}
+	owner, isUnix := info.Sys().(*syscall.Stat_t)
+	if us := os.Geteuid(); isUnix && us != 0 && owner.Uid != 0 && int(owner.Uid) != us {
+		return nil, errors.New("it belongs to another user")
+	}
+	return readSmall(f)
+}
+
+func readSmall(r io.Reader) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, keyTextMax+1))
+	if err == nil && len(text) > keyTextMax {
+		err = errors.New("it is too long for a root key")
+	}
+	return text, err
+}
+
+// writeNew makes a file that must not be there, mode 0600. It appears under its
+// name only when its bytes are on disk.
+func writeNew(path string, data []byte) (err error) {
+	dir := filepath.Dir(path)
+	temp := filepath.Join(dir, ".postern-key-"+rand.Text())
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(temp)) }()
+	_, err = f.Write(data)
+	err = errors.Join(err, giveToOwner(f, dir), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Link(temp, path); err != nil { // unlike a rename, it never replaces
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// giveToOwner gives a file that root has just made to the owner of dir.
+func giveToOwner(f *os.File, dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner, isUnix := info.Sys().(*syscall.Stat_t)
+	if !isUnix || owner.Uid == 0 {
+		return nil
+	}
+	return f.Chown(int(owner.Uid), int(owner.Gid))
+}
