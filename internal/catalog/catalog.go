@@ -109,7 +109,7 @@ func (c *Catalog) loadAll() ([]*Kind, error) {
 			problems = append(problems, f.problems...)
 			for _, k := range f.kinds {
 				if first, found := seen[k.ID]; found {
-					problems = append(problems, k.problem(k.ID, "the kind %q stands in %s already", k.ID, first.file))
+					problems = append(problems, k.problem(k.ID, "the kind %q stands in %s already, and a file of yours cannot change it; give yours another id", k.ID, first.file))
 					continue
 				}
 				seen[k.ID] = k

@@ -22,13 +22,16 @@ func (c *Catalog) Check() fail.Problems {
 	}
 	problems = slices.Clone(problems)
 	for _, k := range kinds {
-		problems = append(problems, k.check(c)...)
+		if !k.own { // those of the user have passed when their file was loaded
+			problems = append(problems, k.check()...)
+		}
+		problems = append(problems, k.checkAdmins(c)...)
 	}
-	return append(problems, c.checkOverlaps(kinds)...)
+	return append(problems, checkOverlaps(kinds)...)
 }
 
 // check looks at one kind by itself.
-func (k *Kind) check(c *Catalog) fail.Problems {
+func (k *Kind) check() fail.Problems {
 	var problems fail.Problems
 	say := func(what, format string, args ...any) {
 		problems = append(problems, k.problem(what, format, args...))
@@ -38,8 +41,8 @@ func (k *Kind) check(c *Catalog) fail.Problems {
 	k.checkSlots(say)
 	k.checkDetect(say)
 	k.checkPlaceholder(say)
-	for name, r := range k.recipes() {
-		k.checkRecipe(c, name, r, say)
+	for _, r := range k.recipes() {
+		k.checkRecipe(r, say)
 	}
 	return problems
 }
@@ -155,39 +158,58 @@ func (k *Kind) checkSlots(say sayFunc) {
 	}
 }
 
-func (k *Kind) recipes() map[string]*Recipe {
-	all := map[string]*Recipe{"verify": k.Verify, "mint": k.Mint, "revoke": k.Revoke, "list": k.List, "usage": k.Usage}
-	for name, r := range all {
-		if r == nil {
-			delete(all, name)
-		}
-	}
-	return all
+// namedRecipe is a recipe with the name of its field.
+type namedRecipe struct {
+	name string
+	*Recipe
 }
 
-func (k *Kind) checkRecipe(c *Catalog, name string, r *Recipe, say sayFunc) {
+func (k *Kind) recipes() []namedRecipe {
+	all := []namedRecipe{{"verify", k.Verify}, {"mint", k.Mint}, {"revoke", k.Revoke}, {"list", k.List}, {"usage", k.Usage}}
+	return slices.DeleteFunc(all, func(r namedRecipe) bool { return r.Recipe == nil })
+}
+
+// host is where the recipe's call goes.
+func (r Recipe) host() (string, bool) {
+	_, address, _ := strings.Cut(r.Call, " ")
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "https" || u.User != nil || u.Fragment != "" || u.Host == "" || strings.ContainsAny(u.Host, "{}") {
+		return "", false
+	}
+	return u.Host, true
+}
+
+func (k *Kind) checkRecipe(r namedRecipe, say sayFunc) {
 	method, address, _ := strings.Cut(r.Call, " ")
 	if !slices.Contains([]string{"GET", "POST", "PUT", "PATCH", "DELETE"}, method) {
-		say(name+":", "kind %q: %s must be called as METHOD ADDRESS", k.ID, name)
+		say(r.name+":", "kind %q: %s must be called as METHOD ADDRESS", k.ID, r.name)
 		return
 	}
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "https" || u.User != nil || u.Fragment != "" || strings.ContainsAny(u.Host, "{}") {
-		say(address, "kind %q: the address of %s must be https:// with a plain host", k.ID, name)
-		return
+	host, ok := r.host()
+	if !ok {
+		say(address, "kind %q: the address of %s must be https:// with a plain host", k.ID, r.name)
+	} else if !k.Allows(host) {
+		say(address, "kind %q: the address of %s lies at %s, outside the kind's own hosts", k.ID, r.name, host)
 	}
-	if !k.Allows(u.Host) {
-		say(address, "kind %q: the address of %s lies at %s, outside the kind's own hosts", k.ID, name, u.Host)
+}
+
+// checkAdmins looks at the admin credentials that the recipes need: they exist,
+// and may go to the recipe's address.
+func (k *Kind) checkAdmins(c *Catalog) fail.Problems {
+	var problems fail.Problems
+	for _, r := range k.recipes() {
+		host, ok := r.host()
+		if r.With == "" || !ok {
+			continue
+		}
+		admin, err := c.Kind(r.With)
+		if err != nil {
+			problems = append(problems, k.problem(r.With, "kind %q: %s needs the kind %q, which does not exist", k.ID, r.name, r.With))
+		} else if !admin.Allows(host) {
+			problems = append(problems, k.problem(r.name+":", "kind %q: %s would take the credential %q to %s, outside its hosts", k.ID, r.name, r.With, host))
+		}
 	}
-	if r.With == "" {
-		return
-	}
-	admin, err := c.Kind(r.With)
-	if err != nil {
-		say(r.With, "kind %q: %s needs the kind %q, which does not exist", k.ID, name, r.With)
-	} else if !admin.Allows(u.Host) {
-		say(address, "kind %q: %s would take the credential %q to %s, outside its hosts", k.ID, name, r.With, u.Host)
-	}
+	return problems
 }
 
 // Allows says whether the kind may be sent to host ("name", or "name:port" where
@@ -312,8 +334,10 @@ func (t Template) markable() bool {
 
 // checkOverlaps finds kinds whose samples another kind's pattern matches, unless
 // that other kind says so. Kinds known by their variable only are compared where
-// a name of one would also speak for the other.
-func (c *Catalog) checkOverlaps(kinds []*Kind) fail.Problems {
+// a name of one would also speak for the other. A kind of the user may overlap
+// with an embedded one only within its hosts: no file of the user makes the key
+// of a known provider go elsewhere.
+func checkOverlaps(kinds []*Kind) fail.Problems {
 	var problems fail.Problems
 	for _, k := range kinds {
 		for _, form := range k.Detect.Match {
@@ -322,13 +346,24 @@ func (c *Catalog) checkOverlaps(kinds []*Kind) fail.Problems {
 				continue // told by checkSample
 			}
 			for _, other := range kinds {
-				if other != k && !slices.Contains(other.Detect.Overlaps, k.ID) && other.takes(k, values[0]) {
-					problems = append(problems, k.problem(form, "a sample of kind %q also matches kind %q, whose overlaps do not say so", k.ID, other.ID))
+				if other == k || !other.takes(k, values[0]) {
+					continue
+				}
+				switch {
+				case other.own && !k.own && !other.within(k):
+					problems = append(problems, other.problem("pattern:", "kind %q would take the keys of the embedded kind %q to hosts of its own", other.ID, k.ID))
+				case !slices.Contains(other.Detect.Overlaps, k.ID):
+					problems = append(problems, other.problem("pattern:", "kind %q matches a sample (%s) of the kind %q, and its overlaps do not say so", other.ID, form, k.ID))
 				}
 			}
 		}
 	}
-	return problems
+	return slices.CompactFunc(problems, func(a, b fail.Problem) bool { return a == b })
+}
+
+// within says whether k may go nowhere that other may not.
+func (k *Kind) within(other *Kind) bool {
+	return !k.UserHosts && !slices.ContainsFunc(k.Hosts, func(host string) bool { return !slices.Contains(other.Hosts, host) && !other.Allows(host) })
 }
 
 // takes says whether k would take value, a sample of kind owner, for one of its

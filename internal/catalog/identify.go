@@ -95,9 +95,9 @@ func (c *Catalog) span(name varName, value string, offset int) (Span, bool) {
 	return Span{Start: offset, End: offset + len(value), Kind: k, Confidence: Low}, true
 }
 
-// known finds the kind whose shape the value has. Where several do, one that the
-// variable's name speaks for wins, then one that needs no name, then the one with
-// the longer keyword.
+// known finds the kind whose shape the value has. Where several do, an embedded
+// one wins over one of the user, then one that the variable's name speaks for,
+// then one that needs no name, then the one with the longer keyword.
 func known(kinds []*Kind, name varName, value string) (*Kind, string) {
 	var best *Kind
 	bestScore, bestConfidence := 0, ""
@@ -131,6 +131,9 @@ func (k *Kind) score(name varName, value string) int {
 	}
 	if !k.Detect.Context {
 		longest += 100
+	}
+	if !k.own {
+		longest += 400
 	}
 	return longest
 }

@@ -51,6 +51,7 @@ type Kind struct {
 	List   *Recipe `yaml:"list" json:"list,omitempty"`
 	Usage  *Recipe `yaml:"usage" json:"usage,omitempty"`
 
+	own     bool // of a file of the user
 	file    string
 	text    func() ([]byte, error) // of the file, for the line of a mistake
 	compile func() (*regexp.Regexp, error)
@@ -137,7 +138,7 @@ func (k *Kind) Record() Record {
 
 // prepare sets what the file leaves out and makes the pattern ready to compile.
 func (k *Kind) prepare(provider string, f *file) {
-	k.Provider, k.file, k.text = provider, f.name, f.read
+	k.Provider, k.file, k.text, k.own = provider, f.name, f.read, !f.embedded
 	if k.Protocol == "" {
 		k.Protocol = HTTP
 	}

@@ -28,15 +28,20 @@ var decoded string
 
 // decodedLine is the line of provider.
 func decodedLine(provider string) (string, bool) {
-	_, rest, found := strings.Cut("\n"+decoded, "\n{\"provider\":\""+provider+"\",")
-	if !found {
-		return "", false
+	head := "{\"provider\":\"" + provider + "\","
+	for rest := decoded; rest != ""; {
+		line, after, _ := strings.Cut(rest, "\n")
+		if strings.HasPrefix(line, head) {
+			return line, true
+		}
+		rest = after
 	}
-	line, _, _ := strings.Cut(rest, "\n")
-	return "{" + line, true
+	return "", false
 }
 
-// load reads and decodes the file once.
+// load reads and decodes the file once. Of a file of the user only the kinds
+// without a mistake are kept: what a pattern or a host list says wrongly must not
+// send a key anywhere.
 func (f *file) load() {
 	f.once.Do(func() {
 		if line, found := decodedLine(f.provider); found && f.embedded {
@@ -47,7 +52,23 @@ func (f *file) load() {
 			}
 		}
 		f.decode()
+		if !f.embedded {
+			f.keepSound()
+		}
 	})
+}
+
+// keepSound drops the kinds that do not pass the check of a kind by itself.
+func (f *file) keepSound() {
+	sound := f.kinds[:0]
+	for _, k := range f.kinds {
+		problems := k.check()
+		if len(problems) == 0 {
+			sound = append(sound, k)
+		}
+		f.problems = append(f.problems, problems...)
+	}
+	f.kinds = sound
 }
 
 // decode reads the YAML.
