@@ -4,6 +4,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"testing"
 
 	"postern/internal/catalog"
@@ -103,4 +104,16 @@ func TestMain(m *testing.M) {
 	flag.Bool("update", false, "write providers.jsonl anew")
 	flag.Parse()
 	os.Exit(m.Run())
+}
+
+func TestPageNamesEachKindOnce(t *testing.T) {
+	page := catalog.Page(kinds(t))
+	for _, k := range kinds(t) {
+		if n := strings.Count(page, "### `"+k.ID+"`\n"); n != 1 {
+			t.Errorf("the page has %d sections for %s, want 1", n, k.ID)
+		}
+		if !strings.Contains(page, k.Source) {
+			t.Errorf("the page does not name the source of %s", k.ID)
+		}
+	}
 }
