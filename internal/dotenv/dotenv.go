@@ -55,6 +55,8 @@ const (
 	MaxBytes = 4 << 20
 	// maxExpanded bounds what ${NAME} may grow to, over all values of a file.
 	maxExpanded = 4 * MaxBytes
+	// maxEntries is more than any program has settings.
+	maxEntries = 10000
 )
 
 // File is a .env file as one loader reads it. Not safe for concurrent use.
@@ -62,6 +64,7 @@ type File struct {
 	data    []byte
 	dialect Dialect
 	entries []Entry
+	others  map[Dialect][]Entry // the readings of data that Set has made already
 }
 
 // Entry is one assignment.
@@ -78,15 +81,24 @@ type Entry struct {
 
 // Parse reads data as loader d does. It fails with fail.Invalid where that
 // loader fails, and on what no environment can hold: NUL bytes, more than
-// MaxBytes, variables that expand without end.
+// MaxBytes or maxEntries, variables that expand without end.
 func Parse(data []byte, d Dialect) (*File, error) {
 	f := &File{data: bytes.Clone(data), dialect: d}
 	if err := check(f.data, d); err != nil {
 		return nil, err
 	}
 	var err error
-	f.entries, err = parse(f.data, d)
-	return f, err
+	if f.entries, err = parse(f.data, d); err != nil {
+		return nil, err
+	}
+	if len(f.entries) > maxEntries {
+		return nil, unfit("it holds more than %d assignments", maxEntries)
+	}
+	return f, nil
+}
+
+func unfit(why string, args ...any) *fail.Error {
+	return fail.New(fail.Invalid, "P-E031", "could not read this as a .env file").Because(why, args...)
 }
 
 func parse(data []byte, d Dialect) ([]Entry, error) {
@@ -105,20 +117,17 @@ func parse(data []byte, d Dialect) ([]Entry, error) {
 }
 
 func check(data []byte, d Dialect) error {
-	bad := func(why string, args ...any) *fail.Error {
-		return fail.New(fail.Invalid, "P-E031", "could not read this as a .env file").Because(why, args...)
-	}
 	if len(data) > MaxBytes {
-		return bad("it is larger than %d MiB", MaxBytes>>20)
+		return unfit("it is larger than %d MiB", MaxBytes>>20)
 	}
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
-		return bad("it is UTF-16; loaders read UTF-8").Hint("iconv -f UTF-16 -t UTF-8 FILE   then put the result in its place")
+		return unfit("it is UTF-16; loaders read UTF-8").Hint("iconv -f UTF-16 -t UTF-8 FILE   then put the result in its place")
 	}
 	if i := bytes.IndexByte(data, 0); i >= 0 {
-		return bad("line %d holds a NUL byte, which no environment variable can", lineOf(data, i))
+		return unfit("line %d holds a NUL byte, which no environment variable can", lineOf(data, i))
 	}
 	if d == Python && !utf8.Valid(data) {
-		return bad("line %d is not UTF-8, and python-dotenv refuses the whole file", lineOf(data, firstInvalid(data)))
+		return unfit("line %d is not UTF-8, and python-dotenv refuses the whole file", lineOf(data, firstInvalid(data)))
 	}
 	return nil
 }

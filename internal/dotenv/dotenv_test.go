@@ -71,6 +71,7 @@ func TestParseRefuses(t *testing.T) {
 	}{
 		{"NUL", "A=1\nB=\x00", "line 2", []Dialect{Node, Python}},
 		{"large", strings.Repeat("#", MaxBytes+1), "larger than 4 MiB", []Dialect{Node, Python}},
+		{"endless", strings.Repeat("A=1\n", maxEntries+1), "more than 10000 assignments", []Dialect{Node, Python}},
 		{"UTF-16", "\xff\xfeA\x00", "UTF-16", []Dialect{Node, Python}},
 		{"not UTF-8", "A=1\r\nB=\xff", "line 2", []Dialect{Python}},
 		{"endless expansion", "A=" + laughs, "expand", []Dialect{Python}},

@@ -43,12 +43,9 @@ func (f *File) SetLiteral(i int, literal string, loaders ...Dialect) error {
 	if literal == e.Literal && !slices.ContainsFunc(loaders, func(d Dialect) bool { return d != f.dialect }) {
 		return nil
 	}
-	before := map[Dialect][]Entry{}
-	for _, d := range loaders {
-		if err := check(f.data, d); err != nil {
-			return err
-		}
-		before[d], _ = parse(f.data, d) // an endless expansion shows only in the end
+	before, err := f.readings(loaders)
+	if err != nil {
+		return err
 	}
 	size := len(f.data) - (e.end - e.start) + len(literal)
 	if size > MaxBytes {
@@ -58,14 +55,17 @@ func (f *File) SetLiteral(i int, literal string, loaders ...Dialect) error {
 	for _, all := range []bool{true, false} {
 		for _, form := range list {
 			data := slices.Concat(f.data[:e.start], []byte(form), f.data[e.end:])
-			if !readBack(data, e.key, literal, before, loaders, all) {
+			after, ok := readBack(data, e.key, literal, before, loaders, all)
+			if !ok {
 				continue
 			}
-			entries, err := parse(data, f.dialect)
-			if err != nil {
-				return err
+			entries, known := after[f.dialect]
+			if !known {
+				if entries, err = parse(data, f.dialect); err != nil {
+					return err
+				}
 			}
-			f.data, f.entries = data, entries
+			f.data, f.entries, f.others = data, entries, after
 			return nil
 		}
 	}
@@ -81,33 +81,58 @@ func (f *File) cannot(i int, why string, args ...any) error {
 		Because(why, args...).Hint("postern env check FILE   shows the lines that loaders read differently")
 }
 
+// readings are what each loader reads in the file as it stands.
+func (f *File) readings(loaders []Dialect) (map[Dialect][]Entry, error) {
+	readings := map[Dialect][]Entry{f.dialect: f.entries}
+	for _, d := range loaders {
+		if entries, known := f.others[d]; known {
+			readings[d] = entries
+			continue
+		}
+		if err := check(f.data, d); err != nil {
+			return nil, err
+		}
+		entries, err := parse(f.data, d)
+		if err != nil {
+			return nil, err
+		}
+		readings[d] = entries
+	}
+	return readings, nil
+}
+
 // readBack says whether every loader reads literal for the key at byte key,
-// and everything else as before. Unless all must, a loader that did not see the
-// key need not see it now.
-func readBack(data []byte, key int, literal string, before map[Dialect][]Entry, loaders []Dialect, all bool) bool {
+// and everything else as before, and gives what they read. Unless all must, a
+// loader that did not see the key need not see it now.
+func readBack(data []byte, key int, literal string, before map[Dialect][]Entry, loaders []Dialect, all bool) (map[Dialect][]Entry, bool) {
+	after := map[Dialect][]Entry{}
 	for _, d := range loaders {
 		if check(data, d) != nil {
-			return false
+			return nil, false
 		}
-		entries, _ := parse(data, d)
-		old := before[d]
+		entries, err := parse(data, d)
+		if err != nil {
+			return nil, false
+		}
+		after[d] = entries
 		is := func(e Entry) bool { return e.key == key }
-		at, was := slices.IndexFunc(entries, is), slices.IndexFunc(old, is)
-		if was >= 0 {
-			old = slices.Delete(slices.Clone(old), was, was+1)
-		}
-		switch {
-		case at >= 0 && entries[at].Literal != literal, at < 0 && (all || was >= 0), at >= 0 && entries[at].Bare:
-			return false
-		case at >= 0:
-			entries = slices.Delete(entries, at, at+1)
+		at, was := slices.IndexFunc(entries, is), slices.IndexFunc(before[d], is)
+		if at < 0 && (all || was >= 0) || at >= 0 && (entries[at].Bare || entries[at].Literal != literal) {
+			return nil, false
 		}
 		same := func(a, b Entry) bool { return a.Key == b.Key && a.Literal == b.Literal && a.Bare == b.Bare }
-		if !slices.EqualFunc(entries, old, same) {
-			return false
+		if !slices.EqualFunc(without(entries, at), without(before[d], was), same) {
+			return nil, false
 		}
 	}
-	return true
+	return after, true
+}
+
+func without(entries []Entry, at int) []Entry {
+	if at < 0 {
+		return entries
+	}
+	return slices.Concat(entries[:at], entries[at+1:])
 }
 
 // forms are the ways to write a text, the best first: in the quotes that are

@@ -3,8 +3,6 @@ package dotenv
 import (
 	"regexp"
 	"strings"
-
-	"postern/internal/fail"
 )
 
 // parsePython gives the bindings of python-dotenv (parser.py, parse_binding).
@@ -155,8 +153,7 @@ func expand(entries []Entry) error {
 				text = e.Literal[m[4]:m[5]]
 			}
 			if total += len(text); total > maxExpanded {
-				return fail.New(fail.Invalid, "P-E031", "could not read this as a .env file").
-					Because("the variables of line %d expand to more than %d MiB", e.Line, maxExpanded>>20)
+				return unfit("the variables of line %d expand to more than %d MiB", e.Line, maxExpanded>>20)
 			}
 			b.WriteString(text)
 			last = m[1]
