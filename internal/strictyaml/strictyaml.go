@@ -22,11 +22,8 @@ const MaxBytes = 4 << 20
 // with yaml tags). An empty file leaves target as it is. Mistakes come back as
 // fail.Problems with line and column.
 func Decode(file string, data []byte, target any) error {
-	if len(data) > MaxBytes {
-		return fail.Problems{{File: file, Text: fmt.Sprintf("the file has %d bytes, at most %d are read", len(data), MaxBytes)}}
-	}
-	if i := bytes.IndexByte(data, 0); i >= 0 {
-		return fail.Problems{{File: file, Line: 1 + bytes.Count(data[:i], []byte("\n")), Text: "the file holds a NUL byte"}}
+	if err := bounded(file, data); err != nil {
+		return err
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict())
 	if err := dec.Decode(target); err != nil && !errors.Is(err, io.EOF) {
@@ -37,6 +34,54 @@ func Decode(file string, data []byte, target any) error {
 		return fail.Problems{{File: file, Text: "the file holds more than one document"}}
 	}
 	return nil
+}
+
+// bounded refuses what the parser need not be trusted with.
+func bounded(file string, data []byte) error {
+	if len(data) > MaxBytes {
+		return fail.Problems{{File: file, Text: fmt.Sprintf("the file has %d bytes, at most %d are read", len(data), MaxBytes)}}
+	}
+	if i := bytes.IndexByte(data, 0); i >= 0 {
+		return fail.Problems{{File: file, Line: 1 + bytes.Count(data[:i], []byte("\n")), Text: "the file holds a NUL byte"}}
+	}
+	if line := tangled(data); line > 0 {
+		return fail.Problems{{File: file, Line: line, Text: "the text is nested too deeply, or the line is too long"}}
+	}
+	return nil
+}
+
+// tangled finds the line whose nesting or length passes what any file of ours
+// has; 0 for none. The parser needs quadratic time and memory for these, so that
+// some 10 KB of brackets would hold it for seconds. Marks inside quotes are
+// counted too.
+func tangled(data []byte) int {
+	const (
+		most    = 200
+		longest = 16 << 10
+	)
+	line, open, marks := 0, 0, 0
+	for text := range bytes.Lines(data) {
+		line, marks = line+1, 0
+		if len(text) > longest {
+			return line
+		}
+		before := byte(' ')
+		for _, c := range text {
+			switch {
+			case c == '[', c == '{':
+				open++
+			case c == ']', c == '}':
+				open = max(open-1, 0)
+			case before == ' ' && bytes.IndexByte([]byte("-?&!*|>"), c) >= 0:
+				marks++
+			}
+			if open > most || marks > most {
+				return line
+			}
+			before = c
+		}
+	}
+	return 0
 }
 
 // Encode writes value as YAML with two-space indentation.
