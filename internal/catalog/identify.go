@@ -43,56 +43,58 @@ func (c *Catalog) Identify(variable, value string) (Match, bool) {
 	if trimmed == "" || len(trimmed) > maxValue {
 		return Match{}, false
 	}
-	offset := strings.Index(value, trimmed)
 	name := parseName(variable)
-	if s, ok := c.span(name, trimmed, offset); ok {
-		return Match{Kind: s.Kind, Confidence: s.Confidence, Spans: []Span{s}}, true
+	whole, isWhole := c.span(name, value, 0, len(value))
+	if isWhole && whole.Confidence != Low {
+		return matchOf([]Span{whole}), true
 	}
-	return c.identifyList(name, value)
-}
-
-func (c *Catalog) identifyList(name varName, value string) (Match, bool) {
-	parts := Split(value)
-	if len(parts) < 2 {
-		return Match{}, false
-	}
-	var m Match
-	for _, p := range parts {
-		if s, ok := c.span(name, value[p[0]:p[1]], p[0]); ok {
-			m.Spans = append(m.Spans, s)
+	var spans []Span
+	sure := name.plural()
+	for _, p := range Split(value) {
+		if s, ok := c.span(name, value, p[0], p[1]); ok {
+			spans = append(spans, s)
+			sure = sure || s.Confidence != Low
 		}
 	}
-	if len(m.Spans) == 0 {
-		return Match{}, false
+	switch {
+	case isWhole && (!sure || len(spans) < 2):
+		return matchOf([]Span{whole}), true
+	case len(spans) > 0:
+		return matchOf(spans), true
 	}
-	m.Kind, m.Confidence = m.Spans[0].Kind, m.Spans[0].Confidence
-	return m, true
+	return Match{}, false
 }
 
-// span identifies one value that stands at offset; a scheme word as in
-// "Bearer x" stays outside the span.
-func (c *Catalog) span(name varName, value string, offset int) (Span, bool) {
+func matchOf(spans []Span) Match {
+	return Match{Kind: spans[0].Kind, Confidence: spans[0].Confidence, Spans: spans}
+}
+
+// span identifies what stands in value[start:end]; blanks around it and a scheme
+// word as in "Bearer x" stay outside the span.
+func (c *Catalog) span(name varName, value string, start, end int) (Span, bool) {
+	text := strings.TrimSpace(value[start:end])
+	start += strings.Index(value[start:end], text)
 	for _, word := range []string{"Bearer ", "Bot ", "token ", "Token ", "bearer "} {
-		if rest, found := strings.CutPrefix(value, word); found {
-			value, offset = rest, offset+len(word)
+		if rest, found := strings.CutPrefix(text, word); found {
+			start, text = start+len(word), rest
 			break
 		}
 	}
-	if value == "" || Marked(value) || reference(value) {
+	if text == "" || Marked(text) || reference(text) {
 		return Span{}, false
 	}
 	kinds, _ := c.Kinds() // the mistakes of user files are Check's to tell
-	if k, confidence := known(kinds, name, value); k != nil {
-		return Span{Start: offset, End: offset + len(value), Kind: k, Confidence: confidence}, true
+	if k, confidence := known(kinds, name, text); k != nil {
+		return Span{Start: start, End: start + len(text), Kind: k, Confidence: confidence}, true
 	}
-	if !name.secret() || name.public() || !looksSecret(name, value) {
+	if !name.secret() || name.public() || !looksSecret(name, text) {
 		return Span{}, false
 	}
 	k, err := c.Kind(GenericID)
 	if err != nil {
 		return Span{}, false
 	}
-	return Span{Start: offset, End: offset + len(value), Kind: k, Confidence: Low}, true
+	return Span{Start: start, End: start + len(text), Kind: k, Confidence: Low}, true
 }
 
 // known finds the kind whose shape the value has. Where several do, an embedded

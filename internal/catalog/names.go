@@ -102,6 +102,16 @@ func (n varName) secret() bool {
 	return false
 }
 
+// plural says whether the name is that of several secrets: API_KEYS, TOKENS.
+func (n varName) plural() bool {
+	words := n.core()
+	if len(words) == 0 || !n.secret() {
+		return false
+	}
+	last := words[len(words)-1]
+	return strings.HasSuffix(last, "S") && !slices.Contains([]string{"PASS", "CREDS"}, last)
+}
+
 func secretWords() []string {
 	return []string{"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASS", "PWD", "PASSPHRASE", "CREDENTIAL", "CREDS",
 		"APIKEY", "AUTH", "DSN", "JWT", "PAT", "BEARER", "SALT", "SECRETKEY", "ACCESSKEY", "PRIVATEKEY", "COOKIE", "SESSION"}

@@ -48,12 +48,29 @@ func snowflake(value string) bool {
 }
 
 func jsonToken(value string) bool {
-	header, _, _ := strings.Cut(value, ".")
-	data, err := base64.RawURLEncoding.DecodeString(header)
-	var h struct {
+	var header struct {
 		Alg string `json:"alg"`
 	}
-	return err == nil && json.Unmarshal(data, &h) == nil && h.Alg != ""
+	return tokenPart(value, 0, &header) && header.Alg != "" && !anonymous(value)
+}
+
+// anonymous says whether the value is a JSON web token that stands for everybody:
+// the one that Supabase hands to browsers.
+func anonymous(value string) bool {
+	var claims struct {
+		Role string `json:"role"`
+	}
+	return strings.HasPrefix(value, "eyJ") && tokenPart(value, 1, &claims) && claims.Role == "anon"
+}
+
+// tokenPart decodes part i of a JSON web token.
+func tokenPart(value string, i int, into any) bool {
+	parts := strings.Split(value, ".")
+	if i >= len(parts) {
+		return false
+	}
+	data, err := base64.RawURLEncoding.DecodeString(parts[i])
+	return err == nil && json.Unmarshal(data, into) == nil
 }
 
 func serviceAccount(value string) bool {
@@ -158,17 +175,22 @@ func sample(value string) bool {
 }
 
 // sentence says whether lower-case words make up the value, one of them a word
-// that templates use.
+// that templates use; two, where digits stand in some (your-gpt4-key-here).
 func sentence(low string) bool {
 	words := strings.FieldsFunc(low, func(r rune) bool { return strings.ContainsRune("-_. :/", r) })
-	hit := false
+	hits, need := 0, 1
 	for _, w := range words {
+		if digits := len(w) - len(strings.Trim(w, digit)); digits > 0 && digits <= 2 {
+			w, need = strings.Trim(w, digit), 2
+		}
 		if strings.Trim(w, lower) != "" || len(w) > 14 {
 			return false
 		}
-		hit = hit || slices.Contains(templateWords(), w)
+		if slices.Contains(templateWords(), w) {
+			hits++
+		}
 	}
-	return hit
+	return hits >= need
 }
 
 func templateWords() []string {
@@ -215,10 +237,10 @@ func publicValue(value string) bool {
 		}
 	}
 	if strings.Contains(value, "://") {
-		_, _, ok := AddressPart(value, "password")
+		_, ok := urlPassword(value)
 		return !ok
 	}
-	return false
+	return anonymous(value)
 }
 
 // random says whether characters look drawn rather than written: enough
