@@ -22,6 +22,7 @@ const (
 	inBasic               // one half of a field's Basic pair
 	inQuery               // a span of the target, percent-encoded
 	inPath                // the same
+	inFrame               // a JSON field of a WebSocket message
 )
 
 // match is one placeholder of this agent in a slot where it may stand.

@@ -23,8 +23,7 @@ func (x *exchange) forward(ctx context.Context) bool {
 		return false
 	}
 	if x.head.Upgrade != nil {
-		x.upgrade(ctx)
-		return false
+		return x.upgrade(ctx)
 	}
 	u, r := x.reach(ctx, false)
 	if r != nil {
@@ -164,7 +163,7 @@ func (x *exchange) answerRefusal(err error) *refusal {
 		return forbidden(ruleLease, "the connection was cut")
 	case errors.As(err, &why):
 		return badGateway(ruleUpstream, x.t.key+" sent an answer that cannot be read safely: "+why.Text)
-	case errors.Is(err, errSwitch), errors.Is(err, errInterim):
+	case errors.Is(err, errSwitch), errors.Is(err, errInterim), errors.Is(err, errHandshake):
 		return badGateway(ruleUpstream, x.t.key+" cannot be used: "+err.Error())
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		r := badGateway(ruleUpstream, x.t.key+" did not answer in time")

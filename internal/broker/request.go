@@ -100,6 +100,8 @@ func (m *match) put(dst []byte) ([]byte, error) {
 			}
 			dst = base64.StdEncoding.AppendEncode(dst, pair)
 			clear(pair)
+		case m.place == inFrame:
+			dst = appendJSON(dst, part)
 		default:
 			dst = appendEscaped(dst, part)
 		}
