@@ -75,6 +75,10 @@ func openCheckpoint(data []byte, verifier note.Verifier) (checkpoint, error) {
 	if err != nil {
 		return checkpoint{}, err
 	}
+	// Bits that no decoder looks at must not be free to change.
+	if _, err := base64.StdEncoding.Strict().DecodeString(n.Sigs[0].Base64); err != nil {
+		return checkpoint{}, errors.New("its signature is not written as it should be")
+	}
 	c, name, err := parseCheckpoint(n.Text)
 	if err == nil && name != verifier.Name() {
 		err = errors.New("it is about another ledger")

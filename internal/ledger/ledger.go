@@ -23,16 +23,17 @@ import (
 	"postern/internal/fail"
 )
 
-const (
-	// syncDelay is how long a use may wait for its fsync: half of what the
-	// design promises, to leave the disk the other half.
-	syncDelay = 50 * time.Millisecond
-	// publishDelay is how long an entry may lie in the journal before tiles and
-	// a signed checkpoint cover it.
-	publishDelay = time.Second
-	// rotateAfter is how many published entries the journal may hold.
-	rotateAfter = 4 * tileWidth
-)
+// pace is how often the work in the background is done.
+type pace struct {
+	sync    time.Duration // how long a use may wait for its fsync
+	publish time.Duration // how long an entry may wait for tiles and a signed checkpoint
+	rotate  uint64        // how many published entries the journal may hold
+}
+
+// defaultPace leaves the disk half of the 100 ms that the design promises.
+func defaultPace() pace {
+	return pace{sync: 50 * time.Millisecond, publish: time.Second, rotate: 4 * tileWidth}
+}
 
 // Options say how a ledger is kept.
 type Options struct {
@@ -50,6 +51,7 @@ type Options struct {
 type Ledger struct {
 	dir     *dir
 	now     func() time.Time
+	pace    pace
 	signer  *signer
 	reserve reserve
 	lock    *os.File
@@ -93,13 +95,15 @@ type group struct {
 // a record that was being written when its process was killed. It refuses a
 // directory that does not agree with its own checkpoint, or was signed with
 // another key.
-func Open(name string, o Options) (*Ledger, error) {
+func Open(name string, o Options) (*Ledger, error) { return openAt(name, o, defaultPace()) }
+
+func openAt(name string, o Options, p pace) (*Ledger, error) {
 	d, err := openDir(name, true)
 	if err != nil {
 		return nil, cannotOpen(name).Wrap(err)
 	}
 	l := &Ledger{
-		dir: d, now: o.Now, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
+		dir: d, now: o.Now, pace: p, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
 		stop: make(chan struct{}), done: make(chan struct{}), group: &group{done: make(chan struct{})},
 		reserve:   reserve{dir: d, want: o.Reserve},
 		writeAt:   (*os.File).WriteAt,
@@ -235,6 +239,9 @@ func (l *Ledger) append(e *event.Event) error {
 
 func (l *Ledger) appendLocked(e *event.Event) error {
 	if err := l.catchUp(); err != nil {
+		if fail.Is(err, fail.Conflict) { // damaged under our hands: nothing may be added to that
+			l.broken = err
+		}
 		return err
 	}
 	if err := l.encode(e); err != nil {

@@ -21,10 +21,10 @@ func (l *Ledger) loop() {
 	for {
 		select {
 		case <-l.wake:
-			syncTimer.Reset(syncDelay)
+			syncTimer.Reset(l.pace.sync)
 			if !publishing {
 				publishing = true
-				publishTimer.Reset(publishDelay)
+				publishTimer.Reset(l.pace.publish)
 			}
 		case <-l.urgent:
 			l.sync()
@@ -32,7 +32,7 @@ func (l *Ledger) loop() {
 			l.sync()
 		case <-publishTimer.C:
 			if publishing = l.tend(); publishing {
-				publishTimer.Reset(10 * publishDelay)
+				publishTimer.Reset(10 * l.pace.publish)
 			}
 		case <-l.stop:
 			l.sync()
@@ -222,7 +222,7 @@ func (l *Ledger) putCheckpoint(s *snapshot, temp string) error {
 		_ = l.dir.root.Remove(path.Dir(old)) // which works once it is empty
 	}
 	l.published = max(l.published, after)
-	if s.journal == l.journal && s.tree.size-s.tree.size%tileWidth-l.base >= rotateAfter {
+	if s.journal == l.journal && s.tree.size-s.tree.size%tileWidth-l.base >= l.pace.rotate {
 		if err := l.rotate(s); err != nil {
 			return err
 		}
