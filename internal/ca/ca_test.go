@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -353,7 +354,7 @@ func TestNoPrinterShowsAKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		marks = append(marks, string(scalar), hex.EncodeToString(scalar), strings.ToUpper(hex.EncodeToString(scalar)), k.D.String(), fmt.Sprint(scalar)) //nolint:staticcheck // D is what a printer would show
+		marks = append(marks, string(scalar), hex.EncodeToString(scalar), strings.ToUpper(hex.EncodeToString(scalar)), new(big.Int).SetBytes(scalar).String(), fmt.Sprint(scalar))
 	}
 	var body string
 	_ = key.Reveal(func(b []byte) error { body = strings.Split(string(b), "\n")[1]; return nil })

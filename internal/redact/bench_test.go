@@ -117,3 +117,48 @@ func BenchmarkNew(b *testing.B) {
 		})
 	}
 }
+
+// keyFile has the shape of a private key in a file.
+func keyFile() []byte {
+	r := rand.New(rand.NewPCG(5, 5))
+	var value bytes.Buffer
+	value.WriteString("-----BEGIN TEST KEY-----\n")
+	for range 50 {
+		value.WriteString(randomText(r, 64, alphabet) + "\n")
+	}
+	value.WriteString("-----END TEST KEY-----\n")
+	return value.Bytes()
+}
+
+func BenchmarkNewKeyFile(b *testing.B) {
+	known := []Known{{Value: secret.New(keyFile())}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := New(known); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkFramedKeyFile has forms of many thousand bytes, which may begin far
+// before the end of a write.
+func BenchmarkFramedKeyFile(b *testing.B) {
+	m, err := New([]Known{{Value: secret.New(keyFile())}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, in := range inputs() {
+		for _, size := range []int{150, 32 << 10} {
+			b.Run(fmt.Sprintf("%s/write=%d", name, size), func(b *testing.B) {
+				s := m.Stream()
+				dst := make([]byte, 0, 2*size)
+				b.SetBytes(int64(len(in)))
+				for b.Loop() {
+					for at := 0; at < len(in); at += size {
+						dst = s.Write(dst[:0], in[at:min(at+size, len(in))])
+					}
+				}
+			})
+		}
+	}
+}

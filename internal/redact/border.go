@@ -8,7 +8,6 @@ const contextBytes = 20
 type text struct {
 	before []byte
 	now    []byte
-	ended  bool // nothing follows
 }
 
 // at is the byte at i, which may be negative; false where there is none.

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
-
-	"postern/internal/secret"
 )
 
 // family says how the bytes next to a form are read.
@@ -48,35 +46,6 @@ func (n *needle) look() int {
 	default:
 		return 2
 	}
-}
-
-// part is a value, or a line of one, with its replacement.
-type part struct {
-	value, replacement []byte
-}
-
-// partsOf is the whole value first, then its lines where there are several. The
-// line of a replacement with as many lines stands for its counterpart, the mask
-// where the replacement has another shape.
-func partsOf(value, replacement []byte) []part {
-	lines := bytes.Split(value, []byte("\n"))
-	if len(lines) == 1 {
-		return []part{{value, replacement}}
-	}
-	parts := []part{{value, replacement}, {bytes.ReplaceAll(value, []byte("\n"), []byte("\r\n")), replacement}}
-	substitutes := bytes.Split(bytes.TrimSpace(replacement), []byte("\n"))
-	for i, line := range lines {
-		line = bytes.TrimSpace(line)
-		if len(line) < minLine || bytes.HasPrefix(line, []byte("-----")) || bytes.IndexByte(line, ' ') >= 0 {
-			continue // an armour line, or a line of a document, whose names are no secret
-		}
-		p := part{value: line, replacement: []byte(secret.Mask)}
-		if len(substitutes) == len(lines) {
-			p.replacement = bytes.TrimSpace(substitutes[i])
-		}
-		parts = append(parts, p)
-	}
-	return parts
 }
 
 // needleSet gathers needles, the first of equal ones.

@@ -11,8 +11,9 @@ type prefixes struct {
 	order    []int    // of each, its index among the needles
 	long     []bool   // of each, whether its value is a long one
 	longest  int
-	inside   [256]bool // bytes that stand in some needle
-	starts   []uint64  // bit set over hashes of the first four bytes
+	inside   [256]bool    // bytes that stand in some needle
+	pairs    [1024]uint64 // bit set of the pairs of bytes that stand in some needle
+	starts   []uint64     // bit set over hashes of the first four bytes
 	startsBy uint
 }
 
@@ -31,8 +32,11 @@ func newPrefixes(needles []needle) prefixes {
 		n := needles[i]
 		p.sorted, p.long = append(p.sorted, n.text), append(p.long, !n.short)
 		p.longest = max(p.longest, len(n.text))
-		for _, c := range n.text {
+		for k, c := range n.text {
 			p.inside[c] = true
+			if k > 0 {
+				p.pairs[uint(n.text[k-1])<<2|uint(c)>>6] |= 1 << (c & 63)
+			}
 		}
 		h := hash(block(n.text, blockBytes), p.startsBy)
 		p.starts[h>>6] |= 1 << (h & 63)
@@ -44,8 +48,11 @@ func newPrefixes(needles []needle) prefixes {
 // beginning of a needle, or -1.
 func (p *prefixes) under(text []byte, from int) int {
 	first := max(from, len(text)-p.longest+1)
-	start := len(text)
-	for start > first && p.inside[text[start-1]] {
+	start := len(text) - 1
+	if start < first || !p.inside[text[start]] {
+		return -1
+	}
+	for start > first && p.pairs[uint(text[start-1])<<2|uint(text[start])>>6]&(1<<(text[start]&63)) != 0 {
 		start--
 	}
 	for i := start; i < len(text); i++ {

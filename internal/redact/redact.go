@@ -27,7 +27,9 @@
 // A value under 8 bytes is not redacted at all (Matcher.Skipped tells), one of 8
 // to 15 bytes only where no letter, digit, "-" or "_" stands next to it, in
 // whatever encoding. A value of several lines is found as a whole and by each
-// line of 16 or more bytes, its armour lines ("-----BEGIN …") apart.
+// line of 16 or more bytes that has no blank in it, its armour lines
+// ("-----BEGIN …") apart; a JSON document also by its members that are secret by
+// their name.
 package redact
 
 import (

@@ -299,6 +299,33 @@ func TestSeveralLines(t *testing.T) {
 	}
 }
 
+func TestADocumentIsFoundByItsSecretMembers(t *testing.T) {
+	r := rand.New(rand.NewPCG(16, 16))
+	members := map[string]string{
+		"type": "service_account", "project_id": "a-project-of-some-length", "private_key_id": randomText(r, 40, "0123456789abcdef"),
+		"private_key": pemLike(r, "TEST KEY"), "refresh_token": randomText(r, 40, alphabet), "token_uri": "https://oauth2.example/token",
+	}
+	document, err := json.MarshalIndent(members, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := mustNew(t, string(document), "the-document")
+	if got, _ := m.Replace(document); string(got) != "the-document" {
+		t.Errorf("the whole became %q", got)
+	}
+	for name, value := range members {
+		in := fmt.Sprintf("%s is %s, it is", name, value)
+		got, hits := m.Replace([]byte(in))
+		if isSecret := name == "private_key" || name == "refresh_token"; isSecret != (hits > 0) || isSecret == (string(got) == in) {
+			t.Errorf("%q became %q", in, got)
+		}
+	}
+	line := strings.Split(members["private_key"], "\n")[3]
+	if _, hits := m.Replace([]byte(line)); hits != 1 {
+		t.Error("a line of the private key is not found")
+	}
+}
+
 func TestACutEndIsAHit(t *testing.T) {
 	r := rand.New(rand.NewPCG(12, 12))
 	value := randomText(r, 40, alphabet)

@@ -24,7 +24,7 @@ func (m *Matcher) Stream() *Stream {
 }
 
 // Write takes the next bytes of the stream and appends to dst what may go out.
-// It keeps neither chunk nor dst. Without a hit nothing is allocated but what
+// It keeps neither chunk nor dst, which must not overlap. Without a hit nothing is allocated but what
 // dst needs to grow.
 func (s *Stream) Write(dst, chunk []byte) []byte { return s.open().write(dst, chunk, more) }
 
