@@ -158,10 +158,19 @@ func forms(was []byte, text string, crlf bool) []string {
 		`"`+breaks.Replace(double.Replace(text))+`"`)
 }
 
-// Line is NAME=value as all of loaders read it back, without a line end.
+// needsQuotes is what a shell or another loader may take for more than itself.
+func needsQuotes(r rune) bool {
+	return r <= ' ' || r > '~' || strings.ContainsRune("'\"`#$\\&|;<>()*?[]{}!~^", r)
+}
+
+// Line is NAME=value as all of loaders (by default both) read it back, without
+// a line end. Shells read it alike where that can be.
 func Line(name, value string, loaders ...Dialect) (string, error) {
-	frame := []byte(name + "=\n")
-	f, err := Parse(frame, Node)
+	frame := name + "=\n"
+	if strings.ContainsFunc(value, needsQuotes) {
+		frame = name + "=''\n"
+	}
+	f, err := Parse([]byte(frame), Node)
 	if err != nil {
 		return "", err
 	}

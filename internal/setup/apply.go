@@ -289,13 +289,7 @@ func (a *application) files(ctx context.Context) error {
 
 func (a *application) texts(ctx context.Context) error {
 	for _, t := range a.Texts {
-		path, err := filepath.Join(a.Dir, t.Name), error(nil)
-		if t.New {
-			err = a.run.Create(ctx, path, t.data, shareMode)
-		} else {
-			err = a.run.Replace(ctx, path, t.was, t.data, 0o777)
-		}
-		if err != nil {
+		if err := t.write(ctx, a.run, a.Dir); err != nil {
 			return err
 		}
 		a.result.Files = append(a.result.Files, t.Name)

@@ -19,7 +19,7 @@ import (
 // The files that setup extends.
 const (
 	ignoreName  = ".gitignore"
-	exampleName = ".env.example"
+	exampleName = dotenv.ExampleName
 	shareMode   = 0o644 // of a new one: both are meant to be shared
 )
 
@@ -30,6 +30,7 @@ type TextPlan struct {
 	Lines int    `json:"lines"` // added
 	was   []byte
 	data  []byte
+	mode  fs.FileMode // of a new one, shareMode where it is 0
 }
 
 // planTexts decides which lines are missing where. A file that cannot be read
@@ -54,32 +55,11 @@ func planIgnore(p *Plan) (TextPlan, bool, error) {
 	if err != nil || t.New && !p.found.Git || len(p.found.Files) == 0 {
 		return t, false, err
 	}
-	wanted := []string{".env", ".env.*"}
+	names := make([]string, 0, len(p.found.Files))
 	for _, f := range p.found.Files {
-		if !strings.HasPrefix(f.Name, ".env.") && f.Name != ".env" {
-			wanted = append(wanted, f.Name)
-		}
+		names = append(names, f.Name)
 	}
-	var lines []string
-	for l := range strings.SplitSeq(string(t.was), "\n") {
-		lines = append(lines, strings.TrimPrefix(strings.TrimSpace(l), "/"))
-	}
-	var missing []string
-	for _, w := range wanted {
-		if !slices.Contains(lines, w) && !slices.Contains(lines, ".env*") {
-			missing = append(missing, w)
-		}
-	}
-	// The exception counts only after the rule that it lifts.
-	last := slices.Index(lines, "!"+exampleName)
-	for i, l := range lines {
-		if (l == ".env.*" || l == ".env*") && i > last {
-			last = -1
-		}
-	}
-	if last < 0 || slices.Contains(missing, ".env.*") {
-		missing = append(missing, "!"+exampleName)
-	}
+	missing := dotenv.IgnoreLines(t.was, names...)
 	t.add(missing)
 	return t, len(missing) > 0, nil
 }
@@ -109,25 +89,17 @@ func planExample(p *Plan) (TextPlan, bool, error) {
 	}
 	var missing []string
 	for _, e := range model.Entries() {
-		if !has[e.Key] && !strings.ContainsAny(e.Value, "\r\n") {
+		if has[e.Key] || e.Bare {
+			continue
+		}
+		// What no line can say alike to every loader goes without.
+		if line, err := dotenv.Line(e.Key, e.Literal); err == nil && !strings.ContainsAny(line, "\r\n") {
 			has[e.Key] = true
-			missing = append(missing, e.Key+"="+quote(e.Value))
+			missing = append(missing, line)
 		}
 	}
 	t.add(missing)
 	return t, len(missing) > 0, nil
-}
-
-// quote is a form that every loader reads back; text holds no line end.
-func quote(text string) string {
-	plain := func(r rune) bool { return strings.ContainsRune(" \t#'\"`$\\", r) }
-	switch {
-	case !strings.ContainsFunc(text, plain):
-		return text
-	case !strings.Contains(text, "'"):
-		return "'" + text + "'"
-	}
-	return ""
 }
 
 // example is a .env file with a template in the place of every secret, those
@@ -147,12 +119,8 @@ func (p *Plan) example(src EnvFile) (*dotenv.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, e := range file.Entries() {
-		if text, secret := p.template(e); secret {
-			if err := file.Set(i, text); err != nil {
-				return nil, err
-			}
-		}
+	if file, err = dotenv.Example(file, p.template); err != nil {
+		return nil, err
 	}
 	out := file.Bytes()
 	for _, s := range p.Secrets { // whatever is embedded elsewhere
@@ -179,9 +147,9 @@ func (s *Secret) exampleText() string {
 
 // template is what stands in an example in the place of a secret.
 func (p *Plan) template(e dotenv.Entry) (string, bool) {
-	for _, piece := range pieces(p.kinds, e.Key, e.Value) {
+	for _, piece := range pieces(p.kinds, e.Key, e.Literal) {
 		if piece.ours {
-			if k := p.kindOf(e.Value[piece.start:piece.end]); k != nil && k.Example != "" {
+			if k := p.kindOf(e.Literal[piece.start:piece.end]); k != nil && k.Example != "" {
 				return k.Example, true
 			}
 			return "your-value-here", true
