@@ -30,10 +30,9 @@ type Live struct {
 func NewLive(path string) (*Live, error) {
 	l := &Live{path: path}
 	l.current.Store(&Policy{})
-	if _, err := l.Reload(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if _, err := l.Reload(); err != nil {
 		return nil, err
 	}
-	l.bad = nil
 	return l, nil
 }
 
@@ -58,11 +57,15 @@ func (l *Live) Status() (loaded time.Time, bad error) {
 }
 
 // Reload reads the file again. With an error the last good policy stays in
-// force. changed is false where the file holds what was read last.
+// force. changed is false where the file holds what was read last. That there is
+// no file is an error only after there has been one.
 func (l *Live) Reload() (changed bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	data, err := read(l.path)
+	if errors.Is(err, fs.ErrNotExist) && l.loaded.IsZero() {
+		return false, nil
+	}
 	if err != nil {
 		changed, l.data, l.bad = l.bad == nil, nil, err
 		return changed, err
@@ -90,8 +93,6 @@ func (l *Live) Watch(ctx context.Context, changed func(bad error)) {
 	for {
 		if now := stampOf(l.path); now != last {
 			last = now
-			// A file that is there no more is looked at once again before it
-			// counts: some editors take it away for a moment.
 			if found, err := l.Reload(); found {
 				changed(err)
 			}

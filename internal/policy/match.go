@@ -47,6 +47,9 @@ func (s *hostSet) find(hostport string) (string, bool) {
 // the key has no port. why is empty where the host is good.
 func hostKey(s string, usual int) (key, why string) {
 	name, port := s, ""
+	if strings.Contains(s, "/") {
+		return "", "write only the host name, without scheme and path"
+	}
 	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
 		name, port = s[:i], s[i:]
 		if n, err := strconv.Atoi(port[1:]); err != nil || n < 1 || n > 65535 || strconv.Itoa(n) != port[1:] {
@@ -76,8 +79,6 @@ func nameProblem(name string, wild bool) string {
 	switch {
 	case name == "" || len(name) > 253:
 		return "it is not a host name"
-	case strings.Contains(name, "://") || strings.Contains(name, "/"):
-		return "write only the host name, without scheme and path"
 	case strings.Contains(name, "*"):
 		return `a * may stand only as "*." at the beginning`
 	case strings.ToLower(name) != name:
