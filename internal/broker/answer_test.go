@@ -20,6 +20,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/zstd"
+
 	"postern/internal/event"
 )
 
@@ -105,6 +108,8 @@ func TestCompressedAnswerIsDecoded(t *testing.T) {
 	compress := map[string]func(io.Writer) io.WriteCloser{
 		"gzip":    func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
 		"deflate": func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) },
+		"br":      func(w io.Writer) io.WriteCloser { return brotli.NewWriter(w) },
+		"zstd":    func(w io.Writer) io.WriteCloser { z, _ := zstd.NewWriter(w); return z },
 		"raw": func(w io.Writer) io.WriteCloser {
 			f, _ := flate.NewWriter(w, 5)
 			return f

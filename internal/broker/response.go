@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"postern/internal/broker/http1"
+	"postern/internal/broker/inflate"
 	"postern/internal/redact"
 )
 
@@ -15,12 +16,15 @@ import (
 func (x *exchange) respond(u *upstream) (*refusal, error) {
 	x.buffer()
 	x.respBody.Start(u.r, &x.resp, false)
-	var source io.Reader
+	var source *inflate.Reader
 	if coding := x.resp.Get("content-encoding"); coding != nil && !x.respBody.Done() && !x.view.matcher.Empty() {
 		var r *refusal
 		if source, r = decoded(&x.resp, &bodyReader{body: &x.respBody}); r != nil {
 			return r, nil
 		}
+	}
+	if source != nil {
+		defer func() { _ = source.Close() }()
 	}
 	x.appendAnswerHead(source != nil)
 	switch {
