@@ -160,6 +160,12 @@ func TestNoLongFormComesOutWholeWhateverIsFlushed(t *testing.T) {
 		if m.Empty() {
 			t.Skip("all values are short")
 		}
+		// A replacement may end in the byte that a form begins with, and join what
+		// was sent without it to the form. Here no form holds what is put in.
+		for i := range m.open().needles {
+			n := &m.open().needles[i]
+			n.replacement, n.rest = bytes.Repeat([]byte{0}, 1+len(n.replacement)), rest{}
+		}
 		s := m.Stream()
 		var got []byte
 		for _, chunk := range drawChunks(t, in) {

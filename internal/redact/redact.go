@@ -5,7 +5,7 @@
 // three alignments), in hex, percent-encoded and JSON-escaped, across any border
 // of chunks. Matching is literal: a value that is compressed, encrypted, encoded
 // twice, reversed, changed in case or wrapped into several lines in the middle of
-// its base64 form is not found.
+// its base64 form is not found, and neither is a piece of it.
 //
 // # What stands there afterwards
 //
