@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/fail"
 	"postern/internal/secret"
 )
@@ -150,20 +152,23 @@ func readSmall(r io.Reader) ([]byte, error) {
 
 // writeNew makes a file that must not be there, mode 0600. It appears under its
 // name only when its bytes are on disk.
-func writeNew(path string, data []byte) (err error) {
+func writeNew(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	temp := filepath.Join(dir, ".postern-key-"+rand.Text())
 	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.Remove(temp)) }()
 	_, err = f.Write(data)
 	err = errors.Join(err, giveToOwner(f, dir), f.Sync(), f.Close())
-	if err != nil {
-		return err
+	if err == nil {
+		err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
 	}
-	if err := os.Link(temp, path); err != nil { // unlike a rename, it never replaces
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // file systems that know no such rename
+		err = errors.Join(os.Link(temp, path), os.Remove(temp))
+	}
+	if err != nil {
+		_ = os.Remove(temp)
 		return err
 	}
 	d, err := os.Open(dir)

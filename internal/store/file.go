@@ -62,26 +62,26 @@ func create(ctx context.Context, path string) error {
 	return syncDir(dir)
 }
 
-// checkFile refuses what is no ordinary file of ours, and tightens the mode.
+// checkFile refuses what is no ordinary file of ours, and tightens the mode. It
+// only names the file (O_PATH) and so leaves SQLite's locks alone.
 func checkFile(path string) error {
-	// Not blocking, so that a FIFO cannot hold us up.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return unusable(path, err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
+	defer unix.Close(fd)
+	var info unix.Stat_t
+	if err := unix.Fstat(fd, &info); err != nil {
 		return unusable(path, err)
 	}
-	if !info.Mode().IsRegular() {
+	if info.Mode&unix.S_IFMT != unix.S_IFREG {
 		return unusable(path, errors.New("it is not an ordinary file"))
 	}
-	if info.Size() == 0 {
+	if info.Size == 0 {
 		return damaged(path).Because("the file is empty")
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		if err := f.Chmod(0o600); err != nil {
+	if info.Mode&0o077 != 0 {
+		if err := os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o600); err != nil {
 			return unusable(path, fmt.Errorf("others may read it: %w", err))
 		}
 	}

@@ -30,14 +30,20 @@ func (d *DB) prepare(ctx context.Context) error {
 		return fail.New(fail.Invalid, "P-E072", "could not open the store %s", d.path).
 			Because("a newer Postern wrote it (version %d, this one knows %d); nothing was changed", version, schema).
 			Hint("postern version   and install the newer one")
-	case version < schema:
-		return d.migrate(ctx, version)
 	}
-	return nil
+	return d.migrate(ctx, version)
 }
 
-// migrate brings the file from version to the newest, each step all or nothing.
+// migrate brings the file from version to the newest, each step all or nothing,
+// and into WAL mode, which stays with the file.
 func (d *DB) migrate(ctx context.Context, version int) error {
+	var mode string
+	if err := d.sql.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
+		return d.failed("opening it", err)
+	}
+	if mode != "wal" {
+		return unusable(d.path, fmt.Errorf("its file system cannot share memory between processes (journal mode %s)", mode))
+	}
 	for next := version + 1; next <= schema; next++ {
 		if err := d.step(ctx, next); err != nil {
 			return d.failed(fmt.Sprintf("bringing it to version %d", next), err)

@@ -30,7 +30,8 @@ const busyTimeout = 10 * time.Second
 const applicationID = 0x5073746e
 
 // DB is an open store. Safe for concurrent use, also by several processes on
-// one file.
+// one file. A process that has it open must not open the file or the ones
+// beside it in any other way: closing them again would drop SQLite's locks.
 type DB struct {
 	sql      *sql.DB
 	path     string
@@ -69,11 +70,10 @@ func Open(ctx context.Context, path string) (*DB, error) {
 // Close closes the store. The last one to close it folds the log back into
 // the file.
 func (d *DB) Close() error {
-	d.watch.close()
-	if err := d.sql.Close(); err != nil {
-		return d.failed("closing the store", err)
-	}
-	return nil
+	old := d.watch.now.Swap(nil)
+	err := d.sql.Close()
+	old.close()
+	return d.failed("closing the store", err)
 }
 
 // counted counts connections: what was learnt from one need not hold for the
@@ -95,7 +95,7 @@ func connect(path string) (*DB, error) {
 	options := url.Values{
 		"mode": {"rw"},
 		"_pragma": {
-			fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "journal_mode(WAL)", "synchronous(FULL)",
+			fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "synchronous(FULL)",
 			"foreign_keys(1)", "secure_delete(1)", "trusted_schema(0)", "cell_size_check(1)",
 		},
 	}
@@ -134,16 +134,17 @@ func (d *DB) transact(ctx context.Context, begin string, do func(queryer) error)
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	if _, err := conn.ExecContext(ctx, begin); err != nil {
-		return err
-	}
 	done := false
 	defer func() {
 		if !done {
-			// With a context of its own: the connection is used again.
+			// With a context of its own: the connection is used again. Also where
+			// the beginning failed, which may have come to its end all the same.
 			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 		}
 	}()
+	if _, err := conn.ExecContext(ctx, begin); err != nil {
+		return err
+	}
 	if err := do(conn); err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/binary"
-	"os"
 	"sync"
 	"sync/atomic"
 
@@ -26,7 +25,7 @@ type watch struct {
 }
 
 type watched struct {
-	file    *os.File
+	fd      int
 	connect int64 // the connection that keeps the file in place
 }
 
@@ -34,17 +33,12 @@ type watched struct {
 // It costs one small read of a file that is in memory.
 func (d *DB) Generation(ctx context.Context) (uint64, error) {
 	if w := d.watch.now.Load(); w != nil && w.connect == d.connects.Load() {
-		if n, ok := w.read(); ok {
-			return n, nil
+		var b [8]byte
+		if n, err := unix.Pread(w.fd, b[:], indexChecksum); err == nil && n == len(b) {
+			return binary.NativeEndian.Uint64(b[:]), nil
 		}
 	}
 	return d.lookAgain(ctx)
-}
-
-func (w *watched) read() (uint64, bool) {
-	var b [8]byte
-	n, err := unix.Pread(int(w.file.Fd()), b[:], indexChecksum)
-	return binary.NativeEndian.Uint64(b[:]), err == nil && n == len(b)
 }
 
 // lookAgain opens the index of the current connection.
@@ -55,26 +49,25 @@ func (d *DB) lookAgain(ctx context.Context) (uint64, error) {
 	if err := d.sql.QueryRowContext(ctx, "SELECT count(*) FROM settings").Scan(&count); err != nil {
 		return 0, d.failed("looking for changes", err)
 	}
-	connect := d.connects.Load()
-	file, err := os.Open(d.path + "-shm")
-	if err != nil {
+	next := &watched{connect: d.connects.Load()}
+	var err error
+	if next.fd, err = unix.Open(d.path+"-shm", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0); err != nil {
 		return 0, d.failed("looking for changes", err)
 	}
+	d.watch.now.Swap(next).close()
 	var head [indexChecksum + 8]byte
-	if _, err := file.ReadAt(head[:], 0); err != nil || binary.NativeEndian.Uint32(head[:]) != indexVersion {
-		_ = file.Close()
+	if n, err := unix.Pread(next.fd, head[:], 0); err != nil || n != len(head) || binary.NativeEndian.Uint32(head[:]) != indexVersion {
 		return 0, d.damaged().Because("its index %s-shm has another form", d.path).Wrap(err)
-	}
-	if old := d.watch.now.Swap(&watched{file: file, connect: connect}); old != nil {
-		_ = old.file.Close()
 	}
 	return binary.NativeEndian.Uint64(head[indexChecksum:]), nil
 }
 
-func (w *watch) close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if old := w.now.Swap(nil); old != nil {
-		_ = old.file.Close()
+// close gives up the file, but keeps the descriptor as long as the file has a
+// name: closing any descriptor of it would drop the locks that SQLite holds on
+// it for all of this process. SQLite removes the name with the last connection.
+func (w *watched) close() {
+	var info unix.Stat_t
+	if w != nil && unix.Fstat(w.fd, &info) == nil && info.Nlink == 0 {
+		_ = unix.Close(w.fd)
 	}
 }
