@@ -97,7 +97,7 @@ func conform(t *testing.T, o oracle, more [][]byte) {
 	for i, input := range inputs {
 		if diff := differs(input, o.dialect, answers[i]); diff != "" {
 			if wrong++; wrong <= 10 {
-				t.Errorf("%q (-%s +ours):\n%s", input, o.dialect.library(), diff)
+				t.Errorf("%q (-%s +ours):\n%s", input, o.dialect.Library(), diff)
 			}
 		}
 	}

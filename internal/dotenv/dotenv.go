@@ -30,8 +30,8 @@ func (d Dialect) String() string {
 	return "node"
 }
 
-// library is what people call the loader.
-func (d Dialect) library() string {
+// Library is what people call the loader.
+func (d Dialect) Library() string {
 	if d == Python {
 		return "python-dotenv"
 	}

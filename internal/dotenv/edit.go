@@ -71,7 +71,7 @@ func (f *File) SetLiteral(i int, literal string, loaders ...Dialect) error {
 	}
 	names := make([]string, 0, len(loaders))
 	for _, d := range loaders {
-		names = append(names, d.library())
+		names = append(names, d.Library())
 	}
 	return f.cannot(i, "no way to write it is read back by %s", strings.Join(names, " and "))
 }

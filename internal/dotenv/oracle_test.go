@@ -170,6 +170,6 @@ func (o oracle) ask(t *testing.T, more [][]byte, suites bool) (inputs [][]byte, 
 		}
 		inputs = append(inputs, input)
 	}
-	t.Logf("%s %s: %d inputs of its own tests, %d of ours", o.dialect.library(), reply.Version, len(reply.Inputs), len(more))
+	t.Logf("%s %s: %d inputs of its own tests, %d of ours", o.dialect.Library(), reply.Version, len(reply.Inputs), len(more))
 	return inputs, reply.Answers
 }

@@ -20,6 +20,8 @@ type Snapshot struct {
 	Mode fs.FileMode // permission bits with setuid, setgid and sticky
 	UID  int
 	GID  int
+	// Links is how many names the file has. A change reaches only one of them.
+	Links uint64
 }
 
 // Read reads an ordinary file of at most MaxBytes. A symbolic link at path is
@@ -46,7 +48,7 @@ func Read(path string) (Snapshot, error) {
 	}
 	s := Snapshot{Path: real, Mode: info.Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)}
 	if st, is := info.Sys().(*syscall.Stat_t); is {
-		s.UID, s.GID = int(st.Uid), int(st.Gid)
+		s.UID, s.GID, s.Links = int(st.Uid), int(st.Gid), uint64(st.Nlink)
 	}
 	if s.Data, err = io.ReadAll(io.LimitReader(f, MaxBytes+1)); err != nil {
 		return Snapshot{}, unreadable(path, err)
@@ -139,24 +141,26 @@ func Detect(dir string) Dialect {
 	return d
 }
 
-// DetectWhy is Detect with the reason, a clause for people. Node's reading is
-// taken where both are in use or nothing tells.
+// DetectWhy is Detect with the reason, a clause for people. A project chooses by
+// a comment "# dotenv: python" or "# dotenv: node" before the first variable of
+// its .env. Else its files tell; Node's reading is taken where both loaders are
+// in use or nothing tells.
 func DetectWhy(dir string) (Dialect, string) {
-	has := func(name string) bool {
-		_, err := os.Lstat(filepath.Join(dir, name))
-		return err == nil
-	}
-	node, python := "", ""
-	for _, name := range []string{"package.json", "node_modules", "deno.json", "bun.lockb"} {
-		if node == "" && has(name) {
-			node = name
+	if snap, err := Read(filepath.Join(dir, ".env")); err == nil {
+		if d, found := chosen(snap.Data); found {
+			return d, "its first lines say so"
 		}
 	}
-	for _, name := range []string{"requirements.txt", "pyproject.toml", "uv.lock", "poetry.lock", "Pipfile", "setup.py", "setup.cfg"} {
-		if python == "" && has(name) {
-			python = name
+	has := func(names ...string) string {
+		for _, name := range names {
+			if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+				return name
+			}
 		}
+		return ""
 	}
+	node := has("package.json", "node_modules", "deno.json", "bun.lockb")
+	python := has("requirements.txt", "pyproject.toml", "uv.lock", "poetry.lock", "Pipfile", "setup.py", "setup.cfg")
 	if node == "" && python == "" {
 		node, python = byEnding(dir)
 	}
@@ -171,6 +175,22 @@ func DetectWhy(dir string) (Dialect, string) {
 	return Node, "nothing tells which loader is in use"
 }
 
+// chosen reads the project's own choice in the comments at the top.
+func chosen(data []byte) (Dialect, bool) {
+	for line := range strings.Lines(strings.TrimPrefix(string(data), "\ufeff")) {
+		text, comment := strings.CutPrefix(strings.TrimSpace(line), "#")
+		if !comment && text != "" {
+			return Node, false
+		}
+		if name, found := strings.CutPrefix(strings.TrimSpace(text), "dotenv:"); found {
+			if d, err := ParseDialect(strings.TrimSpace(name)); err == nil {
+				return d, true
+			}
+		}
+	}
+	return Node, false
+}
+
 // byEnding names the first program of either language.
 func byEnding(dir string) (node, python string) {
 	entries, err := os.ReadDir(dir)
@@ -178,11 +198,15 @@ func byEnding(dir string) (node, python string) {
 		return "", ""
 	}
 	for _, e := range entries {
-		switch name := e.Name(); {
-		case node == "" && (strings.HasSuffix(name, ".js") || strings.HasSuffix(name, ".mjs") || strings.HasSuffix(name, ".cjs") || strings.HasSuffix(name, ".ts")):
-			node = name
-		case python == "" && strings.HasSuffix(name, ".py"):
-			python = name
+		switch filepath.Ext(e.Name()) {
+		case ".js", ".mjs", ".cjs", ".ts":
+			if node == "" {
+				node = e.Name()
+			}
+		case ".py":
+			if python == "" {
+				python = e.Name()
+			}
 		}
 	}
 	return node, python

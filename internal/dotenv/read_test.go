@@ -102,6 +102,17 @@ func TestDetect(t *testing.T) {
 		{"both", []string{"package.json", "pyproject.toml"}, Node, "Node's reading is taken"},
 		{"script beside a Node project", []string{"package.json", "tool.py"}, Node, "there is package.json"},
 	}
+	for text, want := range map[string]Dialect{
+		"# dotenv: python\nA=1": Python, "\ufeff# mine\r\n\r\n#dotenv:python\r\n": Python, "A=1\n# dotenv: python": Node, "# dotenv: ruby": Node, "": Node,
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, ".env"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := Detect(dir); got != want {
+			t.Errorf("%q: %s", text, got)
+		}
+	}
 	for _, tc := range cases {
 		dir := t.TempDir()
 		for _, name := range tc.files {

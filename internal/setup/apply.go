@@ -305,7 +305,7 @@ func (f *FilePlan) edited(p *Plan, tokens map[*Secret]string) ([]byte, error) {
 		if e.entry < 0 {
 			continue
 		}
-		value, changed := entries[e.entry].Value, false
+		value, changed := e.text(entries[e.entry]), false
 		for _, part := range slices.Backward(e.parts) {
 			if token := tokens[part.secret]; token != "" {
 				value, changed = value[:part.start]+token+value[part.end:], true
@@ -314,12 +314,21 @@ func (f *FilePlan) edited(p *Plan, tokens map[*Secret]string) ([]byte, error) {
 		if !changed {
 			continue
 		}
-		if err := f.src.file.Set(e.entry, value, dotenv.Node, dotenv.Python); err != nil {
-			return nil, err
+		if err := setBoth(f.src.file, e.entry, value); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
 	}
 	data := f.sweep(f.src.file.Bytes(), tokens)
 	return data, f.check(data, p)
+}
+
+// setBoth writes a value as both loaders read it back where that can be, else
+// as the project's own does.
+func setBoth(file *dotenv.File, entry int, value string) error {
+	if err := file.SetLiteral(entry, value, dotenv.Node, dotenv.Python); err == nil {
+		return nil
+	}
+	return file.SetLiteral(entry, value)
 }
 
 // sweep takes the values out of wherever else they stand: comments, other

@@ -25,6 +25,7 @@ const maxOther = 1 << 20
 type Found struct {
 	Dir      string         // absolute, without symbolic links
 	Dialect  dotenv.Dialect // how the project's own loader reads its files
+	Why      string         // why that one
 	Files    []EnvFile      // by name, ".env" first
 	Others   []Other        // seen, never changed
 	Problems []fail.Problem // files that cannot be protected, with the reason
@@ -58,7 +59,8 @@ func Find(dir string) (Found, error) {
 	if err != nil {
 		return Found{}, fail.New(fail.Invalid, "P-E040", "cannot look into %s", dir).Wrap(err)
 	}
-	found := Found{Dir: real, Dialect: dotenv.Detect(real), Git: inGit(real)}
+	found := Found{Dir: real, Git: inGit(real)}
+	found.Dialect, found.Why = dotenv.DetectWhy(real)
 	for _, entry := range entries {
 		name := entry.Name()
 		if what := otherKind(name); what != "" {
@@ -125,9 +127,14 @@ func readEnv(path string, d dotenv.Dialect) (EnvFile, error) {
 	if err != nil {
 		return EnvFile{}, err
 	}
+	if snap.Links > 1 {
+		return EnvFile{}, fail.New(fail.Invalid, "P-E050", "will not change %s", path).
+			Because("it has %d names (hard links), and the others would keep the values", snap.Links).
+			Hint("find . -samefile %s   shows them; make it a file of its own", path)
+	}
 	file, err := dotenv.Parse(snap.Data, d)
 	if err != nil {
-		return EnvFile{}, err
+		return EnvFile{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return EnvFile{Name: filepath.Base(path), snap: snap, file: file}, nil
 }

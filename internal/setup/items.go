@@ -113,6 +113,9 @@ func (p *Plan) addNotices(add adder) {
 	for _, problem := range p.Problems {
 		add("!", at(problem.File, problem.Line), problem.Hint, "%s", problem.Text)
 	}
+	if len(p.Warnings) > 0 {
+		add("!", ".env", "", "read as %s does: %s", p.found.Dialect.Library(), p.found.Why)
+	}
 	for _, warning := range p.Warnings {
 		add("!", at(warning.File, warning.Line), warning.Hint, "%s", warning.Text)
 	}

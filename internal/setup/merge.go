@@ -37,7 +37,7 @@ func Merge(path string, before, after, now []byte) ([]byte, error) {
 		}
 		return data, nil
 	}
-	return restoreValues(before, after, data)
+	return restoreValues(dotenv.Detect(filepath.Dir(path)), before, after, data)
 }
 
 // split gives the lines without their ends; a last line end makes no line.
@@ -170,22 +170,22 @@ func find(lines, block, above [][]byte) int {
 
 // restoreValues gives placeholders of the change that still stand in now
 // their values back.
-func restoreValues(before, after, now []byte) ([]byte, error) {
-	pairs, err := replaced(before, after)
+func restoreValues(d dotenv.Dialect, before, after, now []byte) ([]byte, error) {
+	pairs, err := replaced(d, before, after)
 	if err != nil {
 		return nil, err
 	}
-	file, err := dotenv.Parse(now, dotenv.Node)
+	file, err := dotenv.Parse(now, d)
 	if err != nil {
 		return nil, err
 	}
 	for i, e := range file.Entries() {
-		value := e.Value
+		value := e.Literal
 		for _, p := range pairs {
 			value = strings.ReplaceAll(value, p[0], p[1])
 		}
-		if value != e.Value {
-			if err := file.Set(i, value); err != nil {
+		if value != e.Literal {
+			if err := file.SetLiteral(i, value); err != nil {
 				return nil, err
 			}
 		}
@@ -198,12 +198,12 @@ func restoreValues(before, after, now []byte) ([]byte, error) {
 }
 
 // replaced are the placeholders that a change wrote and what stood there.
-func replaced(before, after []byte) ([][2]string, error) {
-	old, err := dotenv.Parse(before, dotenv.Node)
+func replaced(d dotenv.Dialect, before, after []byte) ([][2]string, error) {
+	old, err := dotenv.Parse(before, d)
 	if err != nil {
 		return nil, err
 	}
-	next, err := dotenv.Parse(after, dotenv.Node)
+	next, err := dotenv.Parse(after, d)
 	if err != nil {
 		return nil, err
 	}
@@ -213,12 +213,12 @@ func replaced(before, after []byte) ([][2]string, error) {
 	}
 	var pairs [][2]string
 	for i := range a {
-		if a[i].Value == b[i].Value {
+		if a[i].Literal == b[i].Literal {
 			continue
 		}
-		was, is := cutList(a[i].Value), cutList(b[i].Value)
+		was, is := cutList(a[i].Literal), cutList(b[i].Literal)
 		if len(was) != len(is) {
-			was, is = []string{a[i].Value}, []string{b[i].Value}
+			was, is = []string{a[i].Literal}, []string{b[i].Literal}
 		}
 		for k := range is {
 			if is[k] != was[k] && placeholder.Is(is[k]) {
@@ -293,7 +293,7 @@ func realIn(path string, inv Inventory, kinds Identifier, byPrint map[string]str
 	if _, err := os.Lstat(path); err != nil {
 		return nil, nil //nolint:nilerr // a file that is gone holds nothing
 	}
-	file, err := readEnv(path, dotenv.Node)
+	file, err := readEnv(path, dotenv.Detect(filepath.Dir(path)))
 	if err != nil {
 		return nil, fmt.Errorf("reading back %s: %w", path, err)
 	}

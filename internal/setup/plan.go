@@ -81,6 +81,15 @@ type FilePlan struct {
 type edit struct {
 	entry int // index of the entry, -1 for a comment
 	parts []part
+	whole bool // the parts are of the value with its ${…} expanded
+}
+
+// text is what the parts of e are places in.
+func (e edit) text(entry dotenv.Entry) string {
+	if e.whole {
+		return entry.Value
+	}
+	return entry.Literal
 }
 
 type part struct {
@@ -199,19 +208,23 @@ func (p *Plan) addFile(file EnvFile) {
 	f := &FilePlan{Name: file.Name, Mode: mode, Tight: mode & 0o600, src: file}
 	secrets := false
 	for i, e := range file.file.Entries() {
-		where := Place{File: file.Name, Line: e.Line, Variable: e.Key}
-		var parts []part
-		for _, piece := range pieces(p.kinds, e.Key, e.Value) {
+		one := edit{entry: i}
+		found := pieces(p.kinds, e.Key, e.Literal)
+		if e.Value != e.Literal && p.puzzle(e) {
+			one.whole, found = true, pieces(p.kinds, e.Key, e.Value)
+		}
+		where, text := Place{File: file.Name, Line: e.Line, Variable: e.Key}, one.text(e)
+		for _, piece := range found {
 			secrets = true
 			if piece.ours {
-				p.addOurs(e.Value[piece.start:piece.end], where)
+				p.addOurs(text[piece.start:piece.end], where)
 				continue
 			}
-			s := p.addSecret(e.Value[piece.start:piece.end], piece.match, where)
-			parts = append(parts, part{piece.start, piece.end, s})
+			s := p.addSecret(text[piece.start:piece.end], piece.match, where)
+			one.parts = append(one.parts, part{piece.start, piece.end, s})
 		}
-		if len(parts) > 0 {
-			f.edits = append(f.edits, edit{entry: i, parts: parts})
+		if len(one.parts) > 0 {
+			f.edits = append(f.edits, one)
 		}
 	}
 	for _, c := range commented(file.snap.Data) {
@@ -226,6 +239,18 @@ func (p *Plan) addFile(file EnvFile) {
 	if f.Values > 0 || secrets && f.Mode != f.Tight {
 		p.Files = append(p.Files, f)
 	}
+}
+
+// puzzle says whether a secret shows only once ${…} is expanded. One that
+// stands whole in an earlier variable is replaced there.
+func (p *Plan) puzzle(e dotenv.Entry) bool {
+	for _, piece := range pieces(p.kinds, e.Key, e.Value) {
+		text := e.Value[piece.start:piece.end]
+		if !piece.ours && p.bySum[sha256.Sum256([]byte(text))] == nil && !strings.Contains(e.Literal, text) {
+			return true
+		}
+	}
+	return false
 }
 
 // count is how many values the edits replace.
