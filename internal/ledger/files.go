@@ -75,7 +75,7 @@ func (d *dir) close() error { return d.root.Close() }
 // open opens an ordinary file for reading and writing, and makes it when it is
 // missing and create says so.
 func (d *dir) open(name string, create bool) (*os.File, error) {
-	const flags = os.O_RDWR | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+	const flags = os.O_RDWR | syscall.O_NONBLOCK
 	f, err := d.root.OpenFile(name, flags, 0)
 	if errors.Is(err, fs.ErrNotExist) && create {
 		if f, err = d.root.OpenFile(name, flags|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
@@ -146,7 +146,7 @@ func (d *dir) writeTemp(name string, data []byte, sync bool) (string, error) {
 		return "", err
 	}
 	temp := name + ".tmp" + strconv.Itoa(os.Getpid())
-	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC | syscall.O_NOFOLLOW
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 	f, err := d.root.OpenFile(temp, flags, 0o600)
 	if err != nil {
 		return "", err

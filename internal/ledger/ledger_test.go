@@ -89,3 +89,44 @@ func BenchmarkRecord(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkRecordInParallel(b *testing.B) {
+	l := open(b, b.TempDir()+"/ledger", newKey(b))
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := l.Record(context.Background(), use(1), false); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkRecordDurable64(b *testing.B) {
+	l := open(b, b.TempDir()+"/ledger", newKey(b))
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := l.Record(context.Background(), use(1), true); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// What a command pays that records one change.
+func BenchmarkOpenRecordClose(b *testing.B) {
+	dir, key := b.TempDir()+"/ledger", newKey(b)
+	for b.Loop() {
+		l, err := Open(dir, Options{Key: key, Reserve: 8 << 20})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := l.Record(context.Background(), event.Event{Kind: event.Put}, true); err != nil {
+			b.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
