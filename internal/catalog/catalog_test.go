@@ -117,3 +117,10 @@ func TestPageNamesEachKindOnce(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkCheck(b *testing.B) {
+	c := open(b)
+	for b.Loop() {
+		c.Check()
+	}
+}

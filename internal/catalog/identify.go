@@ -43,6 +43,9 @@ func (c *Catalog) Identify(variable, value string) (Match, bool) {
 	if trimmed == "" || len(trimmed) > maxValue {
 		return Match{}, false
 	}
+	if Marked(trimmed) || reference(trimmed) {
+		return Match{}, false
+	}
 	name := parseName(variable)
 	whole, isWhole := c.span(name, value, 0, len(value))
 	if isWhole && whole.Confidence != Low {
@@ -170,7 +173,7 @@ func (k *Kind) judge(name varName, value string) (string, bool) {
 // Split returns the offsets of the parts of a value that may hold several keys:
 // what stands between commas, semicolons and line ends, without the blanks and
 // quotes around it. A value with none of them, a JSON document, a PEM block or an
-// address comes back as one part.
+// address with commas in it comes back as one part.
 func Split(value string) [][2]int {
 	whole := [][2]int{trimSpan(value, 0, len(value))}
 	trimmed := strings.TrimSpace(value)
@@ -188,8 +191,14 @@ func Split(value string) [][2]int {
 		}
 		start = i + 1
 	}
-	if len(parts) < 2 {
-		return whole
+	addresses := 0
+	for _, p := range parts {
+		if strings.Contains(value[p[0]:p[1]], "://") {
+			addresses++
+		}
+	}
+	if len(parts) < 2 || addresses > 0 && addresses < len(parts) {
+		return whole // one, or an address that names several hosts
 	}
 	return parts
 }
