@@ -51,7 +51,11 @@ func (p *Plan) Items() []Item {
 		add("~", f.Name, "undo: postern undo", "%s", text)
 	}
 	for _, t := range p.Texts {
-		add(map[bool]string{true: "+", false: "~"}[t.New], t.Name, "", "%s", count(t.Lines, "line"))
+		note := ""
+		if t.Name == pm2Name {
+			note = "pm2 start " + pm2Name
+		}
+		add(map[bool]string{true: "+", false: "~"}[t.New], t.Name, note, "%s", count(t.Lines, "line"))
 	}
 	p.addGrantItems(add)
 	p.addStays(add)

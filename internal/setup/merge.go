@@ -17,13 +17,13 @@ import (
 )
 
 // Merge takes a change of setup out of a file that was edited since, and
-// keeps the edits; it is the Merge of the journal. An edited .env.example
-// stays as it is: it holds no secret. Of the others, every block of lines that
-// the change wrote is put back as it was where it still stands; in a .env
-// file a placeholder that was moved to another line gets its value back too.
+// keeps the edits; it is the Merge of the journal. An edited .env.example or
+// ecosystem file stays as it is: it holds no secret. Of the others, every block
+// of lines that the change wrote is put back as it was where it still stands;
+// in a .env file a placeholder on another line gets its value back too.
 func Merge(path string, before, after, now []byte) ([]byte, error) {
 	name := filepath.Base(path)
-	if name == exampleName {
+	if name == exampleName || name == pm2Name {
 		return now, nil
 	}
 	lines, missed := revert(split(before), split(after), split(now))

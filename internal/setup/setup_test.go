@@ -195,6 +195,7 @@ func TestPlanShowsNoValue(t *testing.T) {
 		"~ .env.bak: 1 value → placeholder, mode 644 → 600",
 		"~ .gitignore: 3 lines",
 		"+ .env.example: 9 lines",
+		"+ postern.config.cjs: 52 lines",
 		"! ecosystem.config.js: line 2 with what looks like a key: seen, not changed",
 	}
 	got = withoutRules(got)

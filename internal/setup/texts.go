@@ -23,7 +23,8 @@ const (
 	shareMode   = 0o644 // of a new one: both are meant to be shared
 )
 
-// TextPlan is .gitignore or .env.example as it will be.
+// TextPlan is a file without secrets as it will be: .gitignore, .env.example,
+// the ecosystem file for pm2.
 type TextPlan struct {
 	Name  string `json:"name"`
 	New   bool   `json:"new"`
@@ -37,7 +38,7 @@ type TextPlan struct {
 // as an ordinary one becomes a problem and stays.
 func (p *Plan) planTexts() []TextPlan {
 	var texts []TextPlan
-	for _, make := range []func(*Plan) (TextPlan, bool, error){planIgnore, planExample} {
+	for _, make := range []func(*Plan) (TextPlan, bool, error){planIgnore, planExample, planPM2} {
 		t, wanted, err := make(p)
 		switch {
 		case err != nil:
