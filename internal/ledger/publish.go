@@ -86,23 +86,22 @@ type snapshot struct {
 	bundles [][]byte // whole ones, then the unfinished one if it has entries
 	start   int64    // where the unfinished bundle begins in the journal
 	journal *os.File
+	base    uint64 // entries before the journal
 }
+
+// whole is the number of entries in whole bundles.
+func (s *snapshot) whole() uint64 { return s.tree.size - s.tree.size%tileWidth }
 
 // publish writes tiles and a signed checkpoint for everything in the journal.
 func (l *Ledger) publish() error {
 	if l.signer == nil {
 		return nil
 	}
-	l.mu.Lock()
 	var s *snapshot
-	err := l.broken
-	if err == nil {
-		err = l.locked(func() (err error) {
-			s, err = l.snapshot()
-			return err
-		})
-	}
-	l.mu.Unlock()
+	err := l.unbroken(func() (err error) {
+		s, err = l.snapshot()
+		return err
+	})
 	if err != nil || s == nil {
 		return err
 	}
@@ -119,12 +118,26 @@ func (l *Ledger) publish() error {
 	if err != nil {
 		return err
 	}
+	if err := l.unbroken(func() error { return l.putCheckpoint(s, temp) }); err != nil {
+		return err
+	}
+	if s.whole()-s.base < l.pace.rotate {
+		return nil
+	}
+	if err := l.syncNames(s); err != nil {
+		return err
+	}
+	return l.unbroken(func() error { return l.rotate(s) })
+}
+
+// unbroken runs f with all locks, unless the ledger is broken.
+func (l *Ledger) unbroken(f func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.broken != nil {
 		return l.broken
 	}
-	return l.locked(func() error { return l.putCheckpoint(s, temp) })
+	return l.locked(f)
 }
 
 // snapshot copies what is not published yet; nil when there is nothing.
@@ -142,7 +155,7 @@ func (l *Ledger) snapshot() (*snapshot, error) {
 		return nil, nil
 	}
 	s := &snapshot{
-		tree: l.tree.clone(), full: slices.Clone(l.full), journal: l.journal,
+		tree: l.tree.clone(), full: slices.Clone(l.full), journal: l.journal, base: l.base,
 		first: l.tree.size/tileWidth + 1 - uint64(len(l.starts)), start: l.starts[len(l.starts)-1],
 	}
 	for i, start := range l.starts {
@@ -222,32 +235,25 @@ func (l *Ledger) putCheckpoint(s *snapshot, temp string) error {
 		_ = l.dir.root.Remove(path.Dir(old)) // which works once it is empty
 	}
 	l.published = max(l.published, after)
-	if s.journal == l.journal && s.tree.size-s.tree.size%tileWidth-l.base >= l.pace.rotate {
-		if err := l.rotate(s); err != nil {
-			return err
-		}
-	}
 	l.dropPublished()
 	return nil
 }
 
 // rotate replaces the journal by one that begins with s's unfinished bundle:
-// what came before lies in bundles now.
+// what came before lies in bundles now. Its name is on disk before the locks are
+// given back, or else what is written to it could be lost with the name.
 func (l *Ledger) rotate(s *snapshot) error {
 	if err := unix.Fstat(int(l.journal.Fd()), &l.stat); err != nil {
 		return err
 	}
-	if l.stat.Nlink == 0 { // another process has done it
+	if l.stat.Nlink == 0 || s.journal != l.journal { // another process has done it
 		return nil
-	}
-	if err := l.syncTileNames(s); err != nil {
-		return err
 	}
 	rest := make([]byte, l.stat.Size-s.start)
 	if _, err := l.journal.ReadAt(rest, s.start); err != nil {
 		return err
 	}
-	edge := tree{size: s.tree.size - s.tree.size%tileWidth, edge: s.tree.edge}
+	edge := tree{size: s.whole(), edge: s.tree.edge}
 	if err := l.dir.write(journalFile, append(appendHeader(nil, &edge), rest...), true); err != nil {
 		return err
 	}
@@ -257,16 +263,17 @@ func (l *Ledger) rotate(s *snapshot) error {
 	return l.load()
 }
 
-// syncTileNames makes the names of s's whole bundles and tiles durable, and of
-// the directories that lead to them.
-func (l *Ledger) syncTileNames(s *snapshot) error {
+// syncNames makes durable the names of s's whole bundles and tiles, of the
+// directories that lead to them, and of the checkpoint, which must never be
+// older than the journal.
+func (l *Ledger) syncNames(s *snapshot) error {
 	names := map[string]bool{}
 	add := func(file string) {
 		for name := path.Dir(file); name != "."; name = path.Dir(name) {
 			names[name] = true
 		}
 	}
-	for index := l.base / tileWidth; index < s.tree.size/tileWidth; index++ {
+	for index := s.base / tileWidth; index < s.tree.size/tileWidth; index++ {
 		add(tilePath(entries, index, tileWidth))
 		for level, n := 0, index; ; level, n = level+1, n/tileWidth {
 			add(tilePath(level, n, tileWidth))
@@ -275,7 +282,7 @@ func (l *Ledger) syncTileNames(s *snapshot) error {
 			}
 		}
 	}
-	names["."] = true // the checkpoint, which must never be older than the journal
+	names["."] = true
 	for name := range names {
 		if err := l.dir.sync(name); err != nil {
 			return err

@@ -192,9 +192,9 @@ func TestTilePath(t *testing.T) {
 func TestVerifyFindsAFlippedBitAnywhere(t *testing.T) {
 	dir, key := made(t, 1290)
 	for path, data := range files(t, dir) {
-		flips := 12
+		flips := 6
 		if len(data) < 1000 {
-			flips = 60
+			flips = 30
 		}
 		for range min(flips, len(data)) {
 			at, bit := rand.IntN(len(data)), rand.IntN(8)
