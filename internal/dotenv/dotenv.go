@@ -182,3 +182,38 @@ func (f *File) Values() map[string]string {
 }
 
 const protoKey = "__proto__"
+
+// Text is a piece of a line.
+type Text struct {
+	Line int
+	Text string
+}
+
+// Outside is what stands in the file besides values: comments, names, lines that
+// the loader does not read. A line with a value in it gives the pieces around
+// it, which keep their "#".
+func (f *File) Outside() []Text {
+	var texts []Text
+	line := 1
+	add := func(b []byte) {
+		for piece := range bytes.Lines(bytes.ReplaceAll(bytes.ReplaceAll(b, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))) {
+			if text := bytes.TrimSpace(piece); len(text) > 0 {
+				texts = append(texts, Text{line, string(text)})
+			}
+			if piece[len(piece)-1] == '\n' {
+				line++
+			}
+		}
+	}
+	at := 0
+	for _, e := range f.entries {
+		if e.Bare {
+			continue
+		}
+		add(f.data[at:e.start])
+		line += lineEnds(f.data[e.start:e.end], false)
+		at = e.end
+	}
+	add(f.data[at:])
+	return texts
+}

@@ -251,3 +251,15 @@ func TestDialectNames(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestOutsideIsAllButTheValues(t *testing.T) {
+	t.Parallel()
+	f, err := Parse([]byte("\ufeff# head\r\nexport A=\"1\r\n2\" # two\r\n\r\nnonsense\rB=x#y\n# last"), Node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Text{{1, "\ufeff# head"}, {2, "export A="}, {3, "# two"}, {5, "nonsense"}, {6, "B="}, {6, "#y"}, {7, "# last"}}
+	if diff := cmp.Diff(want, f.Outside()); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -118,7 +118,7 @@ func (a *application) record(ctx context.Context, e event.Event) error {
 }
 
 func (a *application) agent() credential.Agent {
-	return credential.Agent{Name: a.Agent, Directory: a.Dir, Created: a.d.Now().UTC()}
+	return credential.Agent{Name: a.Agent, Environment: a.Environment, Directory: a.Dir, Created: a.d.Now().UTC()}
 }
 
 func (a *application) addAgent(ctx context.Context) error {
@@ -366,7 +366,7 @@ func (f *FilePlan) check(data []byte, p *Plan) error {
 			err := part.secret.value.Reveal(func(b []byte) error {
 				for _, entry := range again.Entries() {
 					if entry.Value == string(b) {
-						return fail.New(fail.Internal, "P-E043", "could not take %s out of %s", part.secret.Places[0].Variable, f.Name).
+						return fail.New(fail.Internal, "P-E043", "could not take %s out of %s", part.secret.subject(), f.Name).
 							Because("it would still be read on line %d", entry.Line).Hint("postern env check %s", f.Name)
 					}
 				}

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -305,7 +306,7 @@ func get(t testing.TB, dir, name string) string {
 	return string(b)
 }
 
-// snap is every file of dir with its bytes, mode and time.
+// snap is every file of dir with its bytes, mode, owner and time.
 func snap(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -322,7 +323,8 @@ func snap(t testing.TB, dir string) map[string]string {
 		if info.Mode().IsRegular() {
 			data = get(t, dir, e.Name())
 		}
-		all[e.Name()] = fmt.Sprintf("%v %d\n%s", info.Mode(), info.ModTime().UnixNano(), data)
+		owner := info.Sys().(*syscall.Stat_t)
+		all[e.Name()] = fmt.Sprintf("%v %d:%d %d\n%s", info.Mode(), owner.Uid, owner.Gid, info.ModTime().UnixNano(), data)
 	}
 	return all
 }

@@ -63,6 +63,9 @@ func (p *Plan) Items() []Item {
 	return items
 }
 
+// maxWarnings are the lines read differently that a plan names one by one.
+const maxWarnings = 5
+
 type adder func(symbol, subject, note, format string, args ...any)
 
 func (p *Plan) addGrantItems(add adder) {
@@ -79,13 +82,23 @@ func (p *Plan) addGrantItems(add adder) {
 	}
 	for _, s := range p.Secrets {
 		if s.Import && !s.Stays && len(s.Hosts) == 0 {
-			add("!", s.Places[0].Variable, fmt.Sprintf("postern policy allow %s %s HOST", p.Agent, s.Name),
+			add("!", s.subject(), fmt.Sprintf("postern policy allow %s %s HOST", p.Agent, s.Name),
 				"no provider known: it works after you name its hosts")
 		}
 		if s.Import && !s.Stays && s.value.Len() < 8 {
-			add("!", s.Places[0].Variable, "", "shorter than 8 bytes: not taken out of answers that quote it")
+			add("!", s.subject(), "", "shorter than 8 bytes: not taken out of answers that quote it")
 		}
 	}
+}
+
+// subject is the first variable that has the value, or the place of a comment.
+func (s *Secret) subject() string {
+	for _, where := range s.Places {
+		if where.Variable != "" {
+			return where.Variable
+		}
+	}
+	return at(s.Places[0].File, s.Places[0].Line)
 }
 
 // addStays says what stays real, and why.
@@ -102,7 +115,7 @@ func (p *Plan) addStays(add adder) {
 		if s.Confidence == catalog.Low && !s.Import {
 			note = "postern secret import " + s.Places[0].File
 		}
-		add("!", s.Places[0].Variable, note, "%s", text)
+		add("!", s.subject(), note, "%s", text)
 	}
 }
 
@@ -120,8 +133,11 @@ func (p *Plan) addNotices(add adder) {
 	if len(p.Warnings) > 0 {
 		add("!", ".env", "", "read as %s does: %s", p.found.Dialect.Library(), p.found.Why)
 	}
-	for _, warning := range p.Warnings {
+	for _, warning := range p.Warnings[:min(len(p.Warnings), maxWarnings)] {
 		add("!", at(warning.File, warning.Line), warning.Hint, "%s", warning.Text)
+	}
+	if more := len(p.Warnings) - maxWarnings; more > 0 {
+		add("!", ".env", "postern env check .env", "%d more lines are read differently", more)
 	}
 	if p.Kept > 0 {
 		add("~", "protected", "", "%s already", count(p.Kept, "value"))

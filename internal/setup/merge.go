@@ -230,16 +230,42 @@ func replaced(d dotenv.Dialect, before, after []byte) ([][2]string, error) {
 		if len(h.old) != 1 || len(h.next) != 1 {
 			continue
 		}
-		at := placeholder.Find(h.next[0])
-		if len(at) != 1 {
-			continue
-		}
-		end := len(h.old[0]) - (len(h.next[0]) - at[0][1])
-		if at[0][0] <= end {
-			pairs = append(pairs, [2]string{string(h.next[0][at[0][0]:at[0][1]]), string(h.old[0][at[0][0]:end])})
-		}
+		pairs = append(pairs, filled(h.old[0], h.next[0])...)
 	}
 	return pairs, nil
+}
+
+// filled gives the placeholders of a line and what stood in their places, as far
+// as the text between them tells.
+func filled(old, next []byte) (pairs [][2]string) {
+	at := placeholder.Find(next)
+	from := 0 // in next
+	for i, p := range at {
+		before := next[from:p[0]]
+		if !bytes.HasPrefix(old, before) {
+			return pairs
+		}
+		old, from = old[len(before):], p[1]
+		after := next[from:]
+		end := len(old) - len(after)
+		if i+1 < len(at) {
+			between := next[from:at[i+1][0]]
+			if len(between) == 0 {
+				return pairs
+			}
+			end = bytes.Index(old, between)
+		} else if !bytes.HasSuffix(old, after) {
+			return pairs
+		}
+		if end < 0 {
+			return pairs
+		}
+		if is, was := string(next[p[0]:p[1]]), string(old[:end]); is != was {
+			pairs = append(pairs, [2]string{is, was})
+		}
+		old = old[end:]
+	}
+	return pairs
 }
 
 func cutList(text string) []string {
@@ -305,7 +331,7 @@ func realIn(path string, inv Inventory, kinds Identifier, byPrint map[string]str
 			}
 		}
 	}
-	for _, c := range commented(file.snap.Data) {
+	for _, c := range commented(file.file) {
 		values = append(values, c.value)
 	}
 	var names []string

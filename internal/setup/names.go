@@ -8,6 +8,7 @@ import (
 	"postern/internal/credential"
 	"postern/internal/dotenv"
 	"postern/internal/fail"
+	"postern/internal/placeholder"
 )
 
 // recogniseStored gives secrets that the safe has already their own names.
@@ -40,7 +41,7 @@ func (p *Plan) nameSecrets() {
 func baseName(s *Secret) string {
 	provider, _, _ := strings.Cut(s.Kind, ".")
 	if provider == generic || provider == "" {
-		variable := s.Places[0].Variable
+		variable := s.subject()
 		for _, ending := range []string{"_API_KEY", "_KEY", "_TOKEN", "_SECRET"} {
 			if short := strings.TrimSuffix(variable, ending); len(short) > 2 {
 				variable = short
@@ -68,40 +69,61 @@ func differs(file string, d dotenv.Difference) fail.Problem {
 	return fail.Problem{File: file, Line: d.Line, Text: d.String(), Hint: "postern env check " + file}
 }
 
-// comment is an assignment that was commented out.
+// comment is something like a key outside of any value: one that was put aside
+// is still a key that anybody who reads the file has.
 type comment struct {
 	variable, value string
 	line            int
 }
 
-// commented finds lines such as "# KEY=value": a key that was put aside is
-// still a key that anybody who reads the file has.
-func commented(data []byte) []comment {
+// commented finds NAME=value and words of some length in comments and in lines
+// that no loader reads.
+func commented(file *dotenv.File) []comment {
 	var found []comment
-	number := 0
-	for line := range strings.SplitSeq(string(data), "\n") {
-		number++
-		text, is := strings.CutPrefix(strings.TrimLeft(line, " \t\ufeff"), "#")
-		if !is {
-			continue
-		}
-		text = strings.TrimPrefix(strings.TrimLeft(text, "# \t"), "export ")
-		name, value, is := strings.Cut(text, "=")
+	for _, t := range file.Outside() {
+		text, isComment := strings.CutPrefix(strings.TrimPrefix(t.Text, "\ufeff"), "#")
+		rest := strings.TrimPrefix(strings.TrimLeft(text, "# \t"), "export ")
+		name, value, assigned := strings.Cut(rest, "=")
 		name = strings.TrimSpace(name)
-		if !is || name == "" || strings.ContainsAny(name, " \t'\"") {
-			continue
-		}
-		value = strings.TrimSpace(value)
-		if n := len(value); n > 1 && strings.ContainsRune(`"'`+"`", rune(value[0])) {
-			if end := strings.IndexByte(value[1:], value[0]); end >= 0 {
-				value = value[1 : end+1]
+		if isComment && assigned && name != "" && !strings.ContainsAny(name, " \t'\"") {
+			if value = unquoted(value); value != "" {
+				found = append(found, comment{name, value, t.Line})
 			}
-		} else if i := strings.IndexAny(value, " \t"); i >= 0 {
-			value = value[:i]
+			_, rest, _ = strings.Cut(rest, value)
 		}
-		if value != "" {
-			found = append(found, comment{name, value, number})
+		for _, word := range strings.FieldsFunc(rest, betweenWords) {
+			if len(word) >= shortestWord {
+				found = append(found, comment{"", word, t.Line})
+			}
 		}
 	}
 	return found
+}
+
+// shortestWord is shorter than any key that shows by itself what it is.
+const shortestWord = 16
+
+func betweenWords(r rune) bool { return r <= ' ' || strings.ContainsRune("\"'`,;=()<>[]{}", r) }
+
+// unquoted is a value in a comment, without what follows it.
+func unquoted(value string) string {
+	value = strings.TrimSpace(value)
+	if n := len(value); n > 1 && strings.ContainsRune(`"'`+"`", rune(value[0])) {
+		if end := strings.IndexByte(value[1:], value[0]); end >= 0 {
+			return value[1 : end+1]
+		}
+	} else if i := strings.IndexAny(value, " \t"); i >= 0 {
+		return value[:i]
+	}
+	return value
+}
+
+// known says what a comment holds, where that is a secret. A word without a name
+// must show it by its own shape.
+func (c comment) known(kinds Identifier) (catalog.Match, bool) {
+	if placeholder.Is(c.value) {
+		return catalog.Match{}, false
+	}
+	match, found := kinds.Identify(c.variable, c.value)
+	return match, found && match.Kind != nil && (c.variable != "" || match.Confidence == catalog.High)
 }

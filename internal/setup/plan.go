@@ -13,22 +13,23 @@ import (
 	"postern/internal/credential"
 	"postern/internal/dotenv"
 	"postern/internal/fail"
-	"postern/internal/placeholder"
 	"postern/internal/secret"
 )
 
 // Plan is what Apply would do. It holds no value in any form that prints.
 type Plan struct {
-	Dir      string         `json:"dir"`
-	Agent    string         `json:"agent"`
-	NewAgent bool           `json:"new_agent"`
-	Secrets  []*Secret      `json:"secrets"`  // what goes into the safe, and what stays real
-	Files    []*FilePlan    `json:"files"`    // .env files that change
-	Texts    []TextPlan     `json:"texts"`    // .gitignore and .env.example
-	Others   []Other        `json:"others"`   // seen, not changed
-	Problems []fail.Problem `json:"problems"` // what could not be looked at or protected
-	Warnings []fail.Problem `json:"warnings"`
-	Kept     int            `json:"kept"` // values that are placeholders already
+	Dir      string `json:"dir"`
+	Agent    string `json:"agent"`
+	NewAgent bool   `json:"new_agent"`
+	// Environment is the agent's, and that of what is new in the safe.
+	Environment credential.Environment `json:"environment,omitempty"`
+	Secrets     []*Secret              `json:"secrets"`  // what goes into the safe, and what stays real
+	Files       []*FilePlan            `json:"files"`    // .env files that change
+	Texts       []TextPlan             `json:"texts"`    // .gitignore and .env.example
+	Others      []Other                `json:"others"`   // seen, not changed
+	Problems    []fail.Problem         `json:"problems"` // what could not be looked at or protected
+	Warnings    []fail.Problem         `json:"warnings"`
+	Kept        int                    `json:"kept"` // values that are placeholders already
 
 	found    Found
 	kinds    Identifier
@@ -127,7 +128,7 @@ func MakePlan(ctx context.Context, in Input) (*Plan, error) {
 
 // nameAgent takes the agent that has this directory, or makes a new name.
 func (p *Plan) nameAgent(ctx context.Context, in Input) error {
-	p.Agent, p.NewAgent = in.AgentName, true
+	p.Agent, p.NewAgent, p.Environment = in.AgentName, true, in.Environment
 	if p.Agent != "" && !credential.ValidName(p.Agent) {
 		return fail.New(fail.Invalid, "P-E042", "%q cannot be the name of an agent", p.Agent).
 			Because("a name has at most 64 of a-z 0-9 . _ - and begins with a letter or digit")
@@ -146,7 +147,7 @@ func (p *Plan) nameAgent(ctx context.Context, in Input) error {
 			continue
 		}
 		if p.Agent == a.Name || p.Agent == "" && a.Directory == p.Dir {
-			p.Agent, p.NewAgent = a.Name, false
+			p.Agent, p.NewAgent, p.Environment = a.Name, false, a.Environment
 		}
 		if err := p.addHoldings(ctx, in.Agents, a); err != nil {
 			return err
@@ -227,9 +228,9 @@ func (p *Plan) addFile(file EnvFile) {
 			f.edits = append(f.edits, one)
 		}
 	}
-	for _, c := range commented(file.snap.Data) {
-		match, found := p.kinds.Identify(c.variable, c.value)
-		if found && match.Kind != nil && !placeholder.Is(c.value) && !decide(match, c.variable).real {
+	for _, c := range commented(file.file) {
+		match, found := c.known(p.kinds)
+		if found && !decide(match, c.variable).real {
 			secrets = true
 			s := p.addSecret(c.value, match, Place{File: file.Name, Line: c.line, Variable: c.variable})
 			f.edits = append(f.edits, edit{entry: -1, parts: []part{{secret: s}}})

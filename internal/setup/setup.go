@@ -96,4 +96,6 @@ type Input struct {
 	// AgentName is the name to use; by default the one that has this
 	// directory, or one made from the directory's name.
 	AgentName string
+	// Environment marks a new agent; one that is there keeps its own.
+	Environment credential.Environment
 }

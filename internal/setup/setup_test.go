@@ -27,6 +27,13 @@ func nasty(t testing.TB) (dir string, values []string) {
 		"PEM=\"line1\nline2\"\r\nPORT=3000\r\n# OPENAI_API_KEY="+old+"\r\nANTHROPIC_API_KEY="+k+"\r\n", 0o644)
 	put(t, dir, ".env.bak", "STRIPE_SECRET_KEY="+s+"\n", 0o644)
 	put(t, dir, ".gitignore", "node_modules", 0o644)
+	if os.Getuid() == 0 { // root works on files of others
+		for _, name := range []string{".env", ".gitignore"} {
+			if err := os.Chown(filepath.Join(dir, name), 12345, 12346); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	return dir, []string{k, s, old}
 }
 
@@ -135,6 +142,30 @@ func TestEveryKeyOfAListGetsItsOwnPlaceholder(t *testing.T) {
 	}
 	if second != "OPENAI_API_KEY="+tokens[1]+"\n" {
 		t.Errorf("the same value has another placeholder: %q", second)
+	}
+}
+
+func TestKeysInCommentsAreTakenOut(t *testing.T) {
+	t.Parallel()
+	dir, k, old, older, lost := t.TempDir(), anthropicKey(), anthropicKey(), stripeKey(), stripeKey()
+	put(t, dir, ".env", "# before: "+older+", then another\nANTHROPIC_API_KEY="+k+" # was "+old+" until May\n# export STRIPE=\""+older+"\" # see "+old+"\n"+lost+"\n", 0o600)
+	before := snap(t, dir)
+	h := home{dir: t.TempDir()}
+	result := h.apply(t, dir)
+	search(t, dir, k, old, older, lost)
+	if len(result.Imported) != 4 {
+		t.Errorf("imported %v", result.Imported)
+	}
+	if env := get(t, dir, ".env"); !strings.Contains(env, ", then another\n") || !strings.Contains(env, " until May\n") {
+		t.Errorf("a comment was changed:\n%s", env)
+	}
+	if example := get(t, dir, ".env.example"); len(placeholder.Find([]byte(example))) > 0 {
+		t.Errorf("placeholders in the example:\n%s", example)
+	}
+	put(t, dir, ".env", "# new\n"+strings.Replace(get(t, dir, ".env"), "until May", "until June", 1), 0o600)
+	h.undo(t)
+	if got, want := get(t, dir, ".env"), "# new\n"+strings.Replace(before[".env"][strings.Index(before[".env"], "\n")+1:], "until May", "until June", 1); got != want {
+		t.Errorf("after undo of an edited file:\n%s\nwant\n%s", got, want)
 	}
 }
 

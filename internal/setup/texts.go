@@ -107,13 +107,9 @@ func planExample(p *Plan) (TextPlan, bool, error) {
 // in comments included. What is not certain to be harmless is a template too.
 func (p *Plan) example(src EnvFile) (*dotenv.File, error) {
 	data := src.snap.Data
-	for _, c := range commented(data) {
-		if m, found := p.kinds.Identify(c.variable, c.value); found || placeholder.Is(c.value) {
-			text := "your-value-here"
-			if found && m.Kind != nil && m.Kind.Example != "" {
-				text = m.Kind.Example
-			}
-			data = bytes.ReplaceAll(data, []byte(c.value), []byte(text))
+	for _, c := range commented(src.file) {
+		if m, found := c.known(p.kinds); found {
+			data = bytes.ReplaceAll(data, []byte(c.value), []byte(exampleOf(m.Kind)))
 		}
 	}
 	file, err := dotenv.Parse(data, p.found.Dialect)
@@ -126,7 +122,7 @@ func (p *Plan) example(src EnvFile) (*dotenv.File, error) {
 	out := file.Bytes()
 	for _, s := range p.Secrets { // whatever is embedded elsewhere
 		err := s.value.Reveal(func(b []byte) error {
-			out = bytes.ReplaceAll(out, b, []byte(s.exampleText()))
+			out = bytes.ReplaceAll(out, b, []byte(exampleOf(s.kind)))
 			return nil
 		})
 		if err != nil {
@@ -139,9 +135,10 @@ func (p *Plan) example(src EnvFile) (*dotenv.File, error) {
 	return dotenv.Parse(out, p.found.Dialect)
 }
 
-func (s *Secret) exampleText() string {
-	if s.kind.Example != "" {
-		return s.kind.Example
+// exampleOf is what stands in the place of a secret of a kind, which may be nil.
+func exampleOf(k *catalog.Kind) string {
+	if k != nil && k.Example != "" {
+		return k.Example
 	}
 	return "your-value-here"
 }
@@ -150,15 +147,9 @@ func (s *Secret) exampleText() string {
 func (p *Plan) template(e dotenv.Entry) (string, bool) {
 	for _, piece := range pieces(p.kinds, e.Key, e.Literal) {
 		if piece.ours {
-			if k := p.kindOf(e.Literal[piece.start:piece.end]); k != nil && k.Example != "" {
-				return k.Example, true
-			}
-			return "your-value-here", true
+			return exampleOf(p.kindOf(e.Literal[piece.start:piece.end])), true
 		}
-		if piece.match.Kind.Example != "" {
-			return piece.match.Kind.Example, true
-		}
-		return "your-value-here", true
+		return exampleOf(piece.match.Kind), true
 	}
 	return "", false
 }

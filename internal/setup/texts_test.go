@@ -59,13 +59,13 @@ func TestExampleHasTemplatesCommentsAndPlainValues(t *testing.T) {
 	h.apply(t, dir)
 	want := "# the model\nANTHROPIC_API_KEY=your-anthropic-key-here # main\n# OPENAI_API_KEY=your-openai-key-here\nPORT=3000\nNAME='My Bot'\n" +
 		"ACME_TOKEN=your-value-here\nURL=https://x.example/?key=your-anthropic-key-here\n"
-	got := strings.ReplaceAll(get(t, dir, ".env.example"), exampleOf(t, h, "acme"), "your-value-here")
+	got := strings.ReplaceAll(get(t, dir, ".env.example"), templateOf(t, h, "acme"), "your-value-here")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }
 
-func exampleOf(t *testing.T, h home, name string) string {
+func templateOf(t *testing.T, h home, name string) string {
 	t.Helper()
 	c, err := h.load()
 	if err != nil {
