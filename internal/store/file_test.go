@@ -5,10 +5,13 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"fmt"
 	"io/fs"
 	mathrand "math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -276,4 +279,48 @@ func BenchmarkOpen(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestFullDiskChild is the child of the next test: it writes until it cannot.
+func TestFullDiskChild(t *testing.T) {
+	path := os.Getenv("STORE_TEST_FULL")
+	if path == "" {
+		t.Skip("only a child of the next test")
+	}
+	d, err := store.Open(t.Context(), path)
+	must(t, err)
+	for i := range 1000 {
+		if err := d.SetSetting(t.Context(), strconv.Itoa(i), strings.Repeat("x", 4000)); err != nil {
+			wants(t, err, fail.Unavailable)
+			_, _, err := d.Setting(t.Context(), "0") // reading goes on
+			must(t, err)
+			fmt.Println("written", i)
+			return
+		}
+	}
+	t.Fatal("the disk was never full")
+}
+
+func TestAFullDiskLosesNothing(t *testing.T) {
+	t.Parallel()
+	path := made(t)
+	cmd := exec.Command("sh", "-c", `ulimit -f 1000; exec "$0" -test.run='^TestFullDiskChild$'`, os.Args[0])
+	cmd.Env = append(os.Environ(), "STORE_TEST_FULL="+path)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	_, rest, _ := strings.Cut(string(out), "written ")
+	written, err := strconv.Atoi(strings.Fields(rest + " ?")[0])
+	must(t, err)
+	d, err := store.Open(t.Context(), path)
+	must(t, err)
+	defer d.Close()
+	must(t, d.Check(t.Context()))
+	for i := range written {
+		if _, found, err := d.Setting(t.Context(), strconv.Itoa(i)); err != nil || !found {
+			t.Fatalf("%d of %d is lost (%v)", i, written, err)
+		}
+	}
+	must(t, d.SetSetting(t.Context(), "more", "room"))
 }
