@@ -321,13 +321,20 @@ func (k *Kind) checkPlaceholder(say sayFunc) {
 	}
 }
 
-// markable says whether some secret run of the form has room for the mark.
+// markable says whether a mark has room in the last secret run of the form that
+// could take one, and not too much stands behind it.
 func (t Template) markable() bool {
+	behind, length := 0, 0
 	for _, p := range t {
+		length += max(p.Max, len(p.Literal))
+	}
+	for _, p := range slices.Backward(t) {
 		alphabet, _ := Alphabet(p.Class)
-		if n, fits := MarkLength(alphabet); p.Class != "" && !p.Keep && fits && p.Min > n {
-			return true
+		if l, fits := layoutFor(alphabet); p.Class != "" && !p.Keep && fits && p.Max > l.length() {
+			at := length - behind - l.length()
+			return p.Min > l.length() && behind < l.after && length <= MaxMarked && at*l.after+behind < l.places()
 		}
+		behind += max(p.Max, len(p.Literal))
 	}
 	return false
 }

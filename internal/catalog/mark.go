@@ -40,7 +40,7 @@ func layouts() [4]layout {
 	return [4]layout{
 		{marker: "pQn", alphabet: upper + lower, place: 2, check: 5, after: 4},
 		{marker: "qzp", alphabet: lower, place: 2, check: 6, after: 4},
-		{marker: "b05d", alphabet: "0123456789abcdef", place: 3, check: 7, after: 4},
+		{marker: "b05d", alphabet: "0123456789abcdef", place: 3, check: 7, after: 16},
 		{marker: "PQ7", alphabet: upper + "234567", place: 1, check: 5, after: 1},
 	}
 }

@@ -21,9 +21,10 @@ What Postern knows of each kind of credential. This page is made from
 internal/catalog/providers/*.yaml; change those, not this page.
 
 %d kinds. **Basis** says what sort of source the facts come from, **read** the day
-on which somebody read that source; %d kinds have one. Where it is missing, the
-facts come from a reference that was gathered for this project, and the source is
-where to check them.
+on which somebody read that source; %d kinds have one. Such a source tells where a
+key goes, how it stands in a request and which variable holds it. What a key looks
+like is seldom documented: patterns follow the rules of public scanners. Where the
+day is missing, nobody has held the entry against its source yet.
 `, len(kinds), read)
 	provider := ""
 	for _, k := range kinds {

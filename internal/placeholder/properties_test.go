@@ -82,7 +82,6 @@ func TestWhatIsNoSecretStays(t *testing.T) {
 		{"discord.webhook", "https://discord.com/api/webhooks/123456789012345678/{b64u:68}", "https://discord.com/api/webhooks/123456789012345678/", ""},
 		{"stripe.secret", "sk_test_{alnum:99}", "sk_test_", ""},
 		{"anthropic.oauth", "sk-ant-oat01-{b64u:100}", "sk-ant-oat01-", ""},
-		{"aws.access-key-id", "ASIA{base32:16}", "ASIA", ""},
 	}
 	c := open(t)
 	for _, test := range tests {
@@ -129,9 +128,9 @@ func TestPlaceholdersHaveHarmlessCharactersOnly(t *testing.T) {
 // were given out, so fewer bits make guessing easier, never a mix-up.
 func room() map[string]float64 {
 	return map[string]float64{
-		"aws.access-key-id": 30, "gitlab.pat": 55, "azure.openai": 70, "deepseek": 70, "slack.user": 70, "twilio.api-key": 70,
+		"gitlab.pat": 55, "azure.openai": 70, "deepseek": 70, "slack.user": 70, "twilio.api-key": 70,
 		"twilio.auth-token": 70, "brave": 80, "slack.bot": 80, "slack.webhook": 80, "stripe.restricted": 80, "stripe.secret": 80,
-		"vault.token": 80, "deepgram": 100, "google.oauth-client-secret": 100,
+		"vault.token": 80, "deepgram": 100, "supabase.access-token": 100, "langsmith": 105, "supabase.secret": 120,
 	}
 }
 
