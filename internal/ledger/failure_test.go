@@ -272,6 +272,35 @@ func TestRecordRefusesWhatIsTooLarge(t *testing.T) {
 	}
 }
 
+// Without anybody waiting, uses reach the disk and get signed.
+func TestUsesAreSyncedAndSignedInTheBackground(t *testing.T) {
+	if p := defaultPace(); p.sync > 100*time.Millisecond/2 || p.publish > time.Second {
+		t.Errorf("the pace is %+v", p)
+	}
+	dir := filepath.Join(t.TempDir(), "ledger")
+	l, err := openAt(dir, Options{Key: newKey(t)}, hurry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	synced := make(chan struct{}, 100)
+	l.fdatasync = func(*os.File) error {
+		synced <- struct{}{}
+		return nil
+	}
+	record(t, l, 1, 3)
+	<-synced
+	for {
+		data, err := os.ReadFile(filepath.Join(dir, checkpointFile))
+		if err == nil {
+			if c, err := peekCheckpoint(data); err == nil && c.size == 3 {
+				return
+			}
+		}
+		runtime.Gosched()
+	}
+}
+
 // Who waits shares an fsync; who does not wait causes none.
 func TestWaitersShareTheSync(t *testing.T) {
 	l := openSlow(t, filepath.Join(t.TempDir(), "ledger"), Options{Key: newKey(t)})
@@ -393,6 +422,16 @@ func TestFilesAreClosedToOthers(t *testing.T) {
 		}
 	}
 	dir := filepath.Join(parent, "ledger")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(dir, owner, -1); err != nil {
+		t.Fatal(err)
+	}
+	made := filepath.Join(parent, "made")
+	if err := open(t, made, nil).Close(); err != nil {
+		t.Fatal(err)
+	}
 	l, err := Open(dir, Options{Key: newKey(t), Reserve: 4096})
 	if err != nil {
 		t.Fatal(err)
@@ -401,8 +440,8 @@ func TestFilesAreClosedToOthers(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil {
+	if err := filepath.WalkDir(parent, func(path string, d os.DirEntry, err error) error {
+		if err != nil || path == parent {
 			return err
 		}
 		info, err := d.Info()

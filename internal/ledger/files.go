@@ -32,7 +32,8 @@ type dir struct {
 	uid, gid int // new owner, or -1
 }
 
-// openDir opens the directory; with create it makes it where it is missing.
+// openDir opens the directory; with create it makes it where it is missing, and
+// closes it to others where it is not.
 func openDir(name string, create bool) (*dir, error) {
 	made := false
 	if create {
@@ -47,6 +48,13 @@ func openDir(name string, create bool) (*dir, error) {
 		return nil, err
 	}
 	d := &dir{root: root, uid: -1, gid: -1}
+	if create {
+		if info, err := root.Stat("."); err == nil && info.Mode().Perm()&0o077 != 0 {
+			if err := root.Chmod(".", 0o700); err != nil {
+				return nil, errors.Join(err, root.Close())
+			}
+		}
+	}
 	if os.Geteuid() != 0 {
 		return d, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -189,20 +190,39 @@ func TestTilePath(t *testing.T) {
 	}
 }
 
-func TestVerifyFindsAFlippedBitAnywhere(t *testing.T) {
+// mutate changes data in one of the ways in which files are changed.
+func mutate(data []byte) (mutated []byte, what string) {
+	bad := bytes.Clone(data)
+	from := rand.IntN(len(bad))
+	to := from + 1 + rand.IntN(min(len(bad)-from, 600))
+	part := bytes.Clone(bad[from:to])
+	switch rand.IntN(8) {
+	case 0:
+		return bad[:from], fmt.Sprintf("cut at %d", from)
+	case 1:
+		return slices.Delete(bad, from, to), fmt.Sprintf("%d to %d deleted", from, to)
+	case 2:
+		return slices.Insert(bad, to, part...), fmt.Sprintf("%d to %d doubled", from, to)
+	case 3:
+		clear(bad[from:to])
+		return bad, fmt.Sprintf("%d to %d zeroed", from, to)
+	}
+	bit := rand.IntN(8)
+	bad[from] ^= 1 << bit
+	return bad, fmt.Sprintf("bit %d of byte %d flipped", bit, from)
+}
+
+func TestVerifyFindsAChangeAnywhere(t *testing.T) {
 	dir, key := made(t, 1290)
 	for path, data := range files(t, dir) {
-		flips := 6
-		if len(data) < 1000 {
-			flips = 30
-		}
-		for range min(flips, len(data)) {
-			at, bit := rand.IntN(len(data)), rand.IntN(8)
-			bad := bytes.Clone(data)
-			bad[at] ^= 1 << bit
+		for range min(15, len(data)) { // the lock is empty
+			bad, what := mutate(data)
+			if bytes.Equal(bad, data) {
+				continue
+			}
 			put(t, path, bad)
-			if r := verify(t, dir, key); r.OK() {
-				t.Errorf("%s: bit %d of byte %d flipped, and not found", path, bit, at)
+			if r := verify(t, dir, key); r.OK() && r.Torn == 0 {
+				t.Errorf("%s: %s, and not found", path, what)
 			}
 		}
 		put(t, path, data)
