@@ -52,7 +52,7 @@ func (c *Catalog) Identify(variable, value string) (Match, bool) {
 		return matchOf([]Span{whole}), true
 	}
 	var spans []Span
-	sure := name.plural()
+	sure := false
 	for _, p := range Split(value) {
 		if s, ok := c.span(name, value, p[0], p[1]); ok {
 			spans = append(spans, s)
@@ -60,7 +60,7 @@ func (c *Catalog) Identify(variable, value string) (Match, bool) {
 		}
 	}
 	switch {
-	case isWhole && (!sure || len(spans) < 2):
+	case isWhole && !sure && (len(spans) < 2 || !name.plural()):
 		return matchOf([]Span{whole}), true
 	case len(spans) > 0:
 		return matchOf(spans), true
@@ -197,8 +197,8 @@ func Split(value string) [][2]int {
 			addresses++
 		}
 	}
-	if len(parts) < 2 || addresses > 0 && addresses < len(parts) {
-		return whole // one, or an address that names several hosts
+	if len(parts) == 0 || addresses > 0 && addresses < len(parts) {
+		return whole // nothing, or an address that names several hosts
 	}
 	return parts
 }

@@ -146,6 +146,23 @@ func TestIdentifyFindsEachKeyOfAList(t *testing.T) {
 	}
 }
 
+// Unknown secrets are cut only where the name says that there are several: a
+// password may hold a comma.
+func TestIdentifyCutsUnknownSecretsByTheName(t *testing.T) {
+	c, random := open(t), stream(9)
+	value := draw(t, letters+numbers, 32, random) + "," + draw(t, letters+numbers, 32, random)
+	for variable, want := range map[string]int{"MY_SERVICE_TOKENS": 2, "MY_SERVICE_TOKEN": 1} {
+		m, found := c.Identify(variable, value)
+		if !found || len(m.Spans) != want || m.Kind.ID != catalog.GenericID || m.Confidence != catalog.Low {
+			t.Errorf("%s: got %+v, %v, want %d spans", variable, m, found, want)
+		}
+	}
+	key := generate(t, "gsk_{alnum:52}", random)
+	if m, found := c.Identify("GROQ_API_KEY", key+","); !found || m.Kind.ID != "groq" || m.Spans[0].End != len(key) {
+		t.Errorf("with a comma behind it: got %+v, %v", m, found)
+	}
+}
+
 func TestIdentifyKeepsWhatStandsAroundOutOfTheSpan(t *testing.T) {
 	c, random := open(t), stream(5)
 	key := generate(t, "sk_live_{alnum:24}", random)
