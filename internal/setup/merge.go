@@ -331,7 +331,7 @@ func realIn(path string, inv Inventory, kinds Identifier, byPrint map[string]str
 			}
 		}
 	}
-	for _, c := range commented(file.file) {
+	for _, c := range commented(file.file, kinds) {
 		values = append(values, c.value)
 	}
 	var names []string

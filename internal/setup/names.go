@@ -76,9 +76,9 @@ type comment struct {
 	line            int
 }
 
-// commented finds NAME=value and words of some length in comments and in lines
-// that no loader reads.
-func commented(file *dotenv.File) []comment {
+// commented finds NAME=value, and keys that show themselves, in comments and in
+// lines that no loader reads.
+func commented(file *dotenv.File, kinds Identifier) []comment {
 	var found []comment
 	for _, t := range file.Outside() {
 		text, isComment := strings.CutPrefix(strings.TrimPrefix(t.Text, "\ufeff"), "#")
@@ -91,19 +91,14 @@ func commented(file *dotenv.File) []comment {
 			}
 			_, rest, _ = strings.Cut(rest, value)
 		}
-		for _, word := range strings.FieldsFunc(rest, betweenWords) {
-			if len(word) >= shortestWord {
-				found = append(found, comment{"", word, t.Line})
+		for _, p := range embedded(kinds, rest) {
+			if !p.ours {
+				found = append(found, comment{"", rest[p.start:p.end], t.Line})
 			}
 		}
 	}
 	return found
 }
-
-// shortestWord is shorter than any key that shows by itself what it is.
-const shortestWord = 16
-
-func betweenWords(r rune) bool { return r <= ' ' || strings.ContainsRune("\"'`,;=()<>[]{}", r) }
 
 // unquoted is a value in a comment, without what follows it.
 func unquoted(value string) string {
@@ -118,12 +113,11 @@ func unquoted(value string) string {
 	return value
 }
 
-// known says what a comment holds, where that is a secret. A word without a name
-// must show it by its own shape.
+// known says what a comment holds, where that is a secret.
 func (c comment) known(kinds Identifier) (catalog.Match, bool) {
 	if placeholder.Is(c.value) {
 		return catalog.Match{}, false
 	}
 	match, found := kinds.Identify(c.variable, c.value)
-	return match, found && match.Kind != nil && (c.variable != "" || match.Confidence == catalog.High)
+	return match, found && match.Kind != nil
 }

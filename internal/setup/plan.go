@@ -228,7 +228,7 @@ func (p *Plan) addFile(file EnvFile) {
 			f.edits = append(f.edits, one)
 		}
 	}
-	for _, c := range commented(file.file) {
+	for _, c := range commented(file.file, p.kinds) {
 		match, found := c.known(p.kinds)
 		if found && !decide(match, c.variable).real {
 			secrets = true

@@ -36,6 +36,9 @@ func pieces(kinds Identifier, variable, value string) []piece {
 		return found
 	}
 	match, is := kinds.Identify(variable, value)
+	if !is && len(found) == 0 {
+		return embedded(kinds, value)
+	}
 	if !is {
 		return found
 	}
@@ -43,6 +46,45 @@ func pieces(kinds Identifier, variable, value string) []piece {
 		found = append(found, piece{start: s.Start, end: s.End, match: catalog.Match{Kind: s.Kind, Confidence: s.Confidence}})
 	}
 	slices.SortFunc(found, func(a, b piece) int { return cmp.Compare(a.start, b.start) })
+	return found
+}
+
+// shortestWord is shorter than any key that shows by itself what it is.
+const shortestWord = 16
+
+// borders are what separates a key from the text around it, the surest first.
+var borders = []string{" \t\r\n\"'`,;=&?#()<>[]{}|\\", "/@", ":"}
+
+// embedded finds keys within a longer text, such as a URL or a remark: those
+// that show by their own shape what they are.
+func embedded(kinds Identifier, text string) []piece {
+	var found []piece
+	var look func(from, to, border int)
+	look = func(from, to, border int) {
+		start := from
+		for at := from; at <= to; at++ {
+			if at < to && !strings.Contains(borders[border], text[at:at+1]) {
+				continue
+			}
+			if word := text[start:at]; len(word) >= shortestWord {
+				p := piece{start: start, end: at, ours: placeholder.Is(word)}
+				match, is := catalog.Match{}, p.ours
+				if !is {
+					match, is = kinds.Identify("", word)
+					is = is && match.Kind != nil && match.Confidence == catalog.High && !decide(match, "").real
+					p.match = match
+				}
+				switch {
+				case is:
+					found = append(found, p)
+				case border+1 < len(borders):
+					look(start, at, border+1)
+				}
+			}
+			start = at + 1
+		}
+	}
+	look(0, len(text), 0)
 	return found
 }
 

@@ -107,7 +107,7 @@ func planExample(p *Plan) (TextPlan, bool, error) {
 // in comments included. What is not certain to be harmless is a template too.
 func (p *Plan) example(src EnvFile) (*dotenv.File, error) {
 	data := src.snap.Data
-	for _, c := range commented(src.file) {
+	for _, c := range commented(src.file, p.kinds) {
 		if m, found := c.known(p.kinds); found {
 			data = bytes.ReplaceAll(data, []byte(c.value), []byte(exampleOf(m.Kind)))
 		}
@@ -143,15 +143,26 @@ func exampleOf(k *catalog.Kind) string {
 	return "your-value-here"
 }
 
-// template is what stands in an example in the place of a secret.
+// template is what stands in an example in the place of a secret. A list of keys
+// becomes one word, a text around a key stays.
 func (p *Plan) template(e dotenv.Entry) (string, bool) {
-	for _, piece := range pieces(p.kinds, e.Key, e.Literal) {
-		if piece.ours {
-			return exampleOf(p.kindOf(e.Literal[piece.start:piece.end])), true
-		}
-		return exampleOf(piece.match.Kind), true
+	found := pieces(p.kinds, e.Key, e.Literal)
+	if len(found) == 0 {
+		return "", false
 	}
-	return "", false
+	text, word, around := e.Literal, "", e.Literal
+	for _, piece := range slices.Backward(found) {
+		word = exampleOf(piece.match.Kind)
+		if piece.ours {
+			word = exampleOf(p.kindOf(e.Literal[piece.start:piece.end]))
+		}
+		text = text[:piece.start] + word + text[piece.end:]
+		around = around[:piece.start] + around[piece.end:]
+	}
+	if strings.Trim(around, " \t\r\n,;") == "" {
+		return word, true
+	}
+	return text, true
 }
 
 // kindOf is the kind behind a placeholder of this agent, nil where it is not
