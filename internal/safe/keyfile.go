@@ -53,12 +53,15 @@ func newSalt() ([]byte, error) {
 	return salt, err
 }
 
-type keyFile struct{ path string }
+type keyFile struct {
+	path      string
+	replacing bool // the key is in the file beside as long as that is there
+}
 
 // KeyFile is the key in the file at path, which must be an ordinary file that
 // belongs to us or to root and that nobody else can read or write. Whoever can
 // read the file can open the safe: it is the weakest of the roots.
-func KeyFile(path string) Root { return keyFile{path} }
+func KeyFile(path string) Root { return keyFile{path: path} }
 
 // NewKeyFile makes a key file with a new random key, mode 0600; root gives it to
 // the owner of its directory. It is complete and on disk when it appears at
@@ -78,14 +81,53 @@ func NewKeyFile(path string) (Root, error) {
 		}
 		return nil, keyFileError(path, err)
 	}
-	return keyFile{path}, nil
+	return keyFile{path: path}, nil
+}
+
+// nextSuffix names the key file that is about to take the place of another.
+const nextSuffix = ".next"
+
+// ReplaceKeyFile makes a new key file in place of the one at path. rekey must
+// make the safe open with the root it gets, or fail; after a kill at any point
+// KeyFile(path) opens the safe that it opened before.
+func ReplaceKeyFile(path string, rekey func(Root) error) error {
+	// One that is there was left by a kill or an error, and may be what opens the
+	// safe now; it is as good as a new one.
+	if _, err := NewKeyFile(path + nextSuffix); err != nil && !fail.Is(err, fail.Conflict) {
+		return err
+	}
+	if err := rekey(keyFile{path: path, replacing: true}); err != nil {
+		return err
+	}
+	return keyFile{path: path}.settle()
+}
+
+// Successor is the key file that was about to take the place of this one when a
+// process was killed, false where there is none. settle finishes that, and is
+// called once the successor has opened the safe.
+func (k keyFile) Successor() (next Root, settle func() error, found bool) {
+	if _, err := os.Lstat(k.path + nextSuffix); err != nil {
+		return nil, nil, false
+	}
+	return keyFile{path: k.path, replacing: true}, k.settle, true
+}
+
+func (k keyFile) settle() error {
+	err := os.Rename(k.path+nextSuffix, k.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // done already
+	}
+	if err != nil {
+		return keyFileError(k.path, err)
+	}
+	return syncDir(filepath.Dir(k.path))
 }
 
 func (k keyFile) Kind() string             { return KindKeyFile }
 func (k keyFile) NewSalt() ([]byte, error) { return newSalt() }
 
 func (k keyFile) Key(context.Context, []byte) (secret.Value, error) {
-	text, err := readPrivate(k.path)
+	text, err := k.read()
 	defer clear(text)
 	if err != nil {
 		return secret.Value{}, keyFileError(k.path, err)
@@ -95,6 +137,15 @@ func (k keyFile) Key(context.Context, []byte) (secret.Value, error) {
 		return secret.Value{}, keyFileError(k.path, err)
 	}
 	return key, nil
+}
+
+func (k keyFile) read() ([]byte, error) {
+	if k.replacing {
+		if text, err := readPrivate(k.path + nextSuffix); !errors.Is(err, fs.ErrNotExist) {
+			return text, err
+		}
+	}
+	return readPrivate(k.path)
 }
 
 func keyFileError(path string, err error) error {
@@ -171,6 +222,10 @@ func writeNew(path string, data []byte) error {
 		_ = os.Remove(temp)
 		return err
 	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"postern/internal/credential"
+	"postern/internal/fail"
 	"postern/internal/safe"
 	"postern/internal/safe/local"
 	"postern/internal/safe/safetest"
@@ -31,7 +32,6 @@ const killRounds = 300
 // model is what the killed processes have acknowledged.
 type model struct {
 	made   bool
-	root   string            // file name of the root key
 	values map[string]string // name to current value, in hex
 }
 
@@ -42,9 +42,7 @@ type step struct{ what, name, value string }
 func (m *model) apply(s step) {
 	switch s.what {
 	case "create":
-		m.made, m.root = true, s.value
-	case "rekey":
-		m.root = s.value
+		m.made = true
 	case "put":
 		m.values[s.name] = s.value
 	case "remove":
@@ -64,10 +62,12 @@ func TestKilledChild(t *testing.T) {
 	if dir == "" {
 		t.Skip("only a child of the kill test")
 	}
-	must(t, work(t.Context(), dir, os.Getenv("SAFE_TEST_ROOT")))
+	must(t, work(t.Context(), dir))
 }
 
-func work(ctx context.Context, dir, rootName string) error {
+func keyPath(dir string) string { return filepath.Join(dir, "root.key") }
+
+func work(ctx context.Context, dir string) error {
 	d, err := store.Open(ctx, filepath.Join(dir, "state.db"))
 	if err != nil {
 		return err
@@ -82,20 +82,18 @@ func work(ctx context.Context, dir, rootName string) error {
 		}
 		return say("done", s)
 	}
-	newRoot := func() (string, safe.Root, error) {
-		name := fmt.Sprintf("root-%d.key", rand.Uint64())
-		root, err := safe.NewKeyFile(filepath.Join(dir, name))
-		return name, root, err
-	}
 	var s *local.Safe
 	if found, err := local.Exists(ctx, d.SafeRows()); err != nil {
 		return err
 	} else if !found {
-		name, root, err := newRoot()
+		root, err := safe.NewKeyFile(keyPath(dir))
+		if fail.Is(err, fail.Conflict) { // the one before was killed between the two
+			root, err = safe.KeyFile(keyPath(dir)), nil
+		}
 		if err != nil {
 			return err
 		}
-		err = do(step{"create", "-", name}, func() error { s, err = local.Create(ctx, d.SafeRows(), root); return err })
+		err = do(step{"create", "-", "-"}, func() error { s, err = local.Create(ctx, d.SafeRows(), root); return err })
 		if err != nil {
 			return err
 		}
@@ -103,7 +101,7 @@ func work(ctx context.Context, dir, rootName string) error {
 		if s, err = local.Open(ctx, d.SafeRows()); err != nil {
 			return err
 		}
-		if err := s.Unlock(ctx, safe.KeyFile(filepath.Join(dir, rootName))); err != nil {
+		if err := s.Unlock(ctx, safe.KeyFile(keyPath(dir))); err != nil {
 			return err
 		}
 	}
@@ -114,10 +112,9 @@ func work(ctx context.Context, dir, rootName string) error {
 			if os.Getenv("SAFE_TEST_SHARED") != "" {
 				continue
 			}
-			next, root, err := newRoot()
-			if err == nil {
-				err = do(step{"rekey", "-", next}, func() error { return s.Rekey(ctx, root) })
-			}
+			err := do(step{"rekey", "-", "-"}, func() error {
+				return safe.ReplaceKeyFile(keyPath(dir), func(root safe.Root) error { return s.Rekey(ctx, root) })
+			})
 			if err != nil {
 				return err
 			}
@@ -156,7 +153,7 @@ func put(ctx context.Context, s *local.Safe, do func(step, func() error) error, 
 func killed(t *testing.T, dir string, m *model, n int) (sure, perhaps *model) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledChild$")
-	cmd.Env = append(os.Environ(), "SAFE_TEST_DIR="+dir, "SAFE_TEST_ROOT="+m.root)
+	cmd.Env = append(os.Environ(), "SAFE_TEST_DIR="+dir)
 	var problem strings.Builder
 	cmd.Stderr = &problem
 	out, err := cmd.StdoutPipe()
@@ -217,7 +214,7 @@ func matches(ctx context.Context, dir string, m *model) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(s.Unlock(ctx, safe.KeyFile(filepath.Join(dir, m.root))), s.Check(ctx), d.Check(ctx)); err != nil {
+	if err := errors.Join(s.Unlock(ctx, safe.KeyFile(keyPath(dir))), s.Check(ctx), d.Check(ctx)); err != nil {
 		return err
 	}
 	list, err := s.List(ctx)
@@ -269,7 +266,7 @@ func TestNothingAcknowledgedIsLostByAKill(t *testing.T) {
 func TestASafeIsSharedWithProcessesThatAreKilled(t *testing.T) {
 	t.Parallel()
 	ctx, dir := t.Context(), t.TempDir()
-	root, err := safe.NewKeyFile(filepath.Join(dir, "shared.key"))
+	root, err := safe.NewKeyFile(keyPath(dir))
 	must(t, err)
 	d, err := store.Open(ctx, filepath.Join(dir, "state.db"))
 	must(t, err)
@@ -281,7 +278,7 @@ func TestASafeIsSharedWithProcessesThatAreKilled(t *testing.T) {
 		var children []*exec.Cmd
 		for range 2 {
 			cmd := exec.Command(os.Args[0], "-test.run=^TestKilledChild$")
-			cmd.Env = append(os.Environ(), "SAFE_TEST_DIR="+dir, "SAFE_TEST_ROOT=shared.key", "SAFE_TEST_SHARED=1")
+			cmd.Env = append(os.Environ(), "SAFE_TEST_DIR="+dir, "SAFE_TEST_SHARED=1")
 			out, err := cmd.StdoutPipe()
 			must(t, err)
 			must(t, cmd.Start())

@@ -150,10 +150,31 @@ func (s *Safe) Unlock(ctx context.Context, root safe.Root) error {
 	return nil
 }
 
+// successor is a root that a kill may have left half replaced.
+type successor interface {
+	Successor() (next safe.Root, settle func() error, found bool)
+}
+
 func openWith(ctx context.Context, root safe.Root, m *Meta) (*keys, error) {
 	if root.Kind() != m.RootKind {
 		return nil, errOtherRoot(m.RootKind, root.Kind())
 	}
+	k, err := openOnce(ctx, root, m)
+	if err == nil {
+		return k, nil
+	}
+	if half, can := root.(successor); can {
+		if next, settle, found := half.Successor(); found {
+			if k, nextErr := openOnce(ctx, next, m); nextErr == nil {
+				_ = settle() // otherwise the next one to open does it
+				return k, nil
+			}
+		}
+	}
+	return nil, err
+}
+
+func openOnce(ctx context.Context, root safe.Root, m *Meta) (*keys, error) {
 	key, err := root.Key(ctx, m.RootSalt)
 	defer key.Destroy()
 	if err != nil {
@@ -281,13 +302,14 @@ func (s *Safe) follow(ctx context.Context, m *Meta) error {
 	if err := m.sound(); err != nil || s.keys.fit(m) {
 		return err
 	}
-	root := s.root
-	if unattended(m.RootKind) && root.Kind() == m.RootKind {
-		if k, err := openWith(ctx, root, m); err == nil {
-			s.keys.wipe()
-			s.keys = k
-			return nil
+	if root := s.root; unattended(m.RootKind) && root.Kind() == m.RootKind {
+		k, err := openWith(ctx, root, m)
+		if err != nil {
+			return errLocked().Because("its root key was changed by another process: %v", err).Wrap(err) // tried again with the next call
 		}
+		s.keys.wipe()
+		s.keys = k
+		return nil
 	}
 	s.forget()
 	s.rootKind = m.RootKind

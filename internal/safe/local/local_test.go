@@ -217,7 +217,7 @@ func TestLeasesCostNothing(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if allocations != 0 {
+	if allocations > raceAllocations {
 		t.Errorf("a lease allocates %v times", allocations)
 	}
 }
@@ -387,6 +387,40 @@ func TestARekeyThatFailsChangesNothing(t *testing.T) {
 		t.Fatal("there was no error")
 	}
 	lent(t, f.again(t), "a", v)
+}
+
+func TestAKeyFileIsReplacedWhereverThatWasCut(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	cut := errors.New("cut")
+	for name, rekey := range map[string]func(f fixture, next safe.Root) error{
+		"not at all":        func(f fixture, next safe.Root) error { return f.Rekey(ctx, next) },
+		"before the change": func(fixture, safe.Root) error { return cut },
+		"after the change":  func(f fixture, next safe.Root) error { return errors.Join(f.Rekey(ctx, next), cut) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := fresh(t)
+			path := filepath.Join(t.TempDir(), "root.key")
+			root, err := safe.NewKeyFile(path)
+			must(t, err)
+			must(t, f.Rekey(ctx, root))
+			f.root = root
+			v, other := f.put(t, "a"), f.again(t)
+			err = safe.ReplaceKeyFile(path, func(next safe.Root) error { return rekey(f, next) })
+			if err != nil && !errors.Is(err, cut) {
+				t.Fatal(err)
+			}
+			lent(t, other, "a", v)
+			lent(t, f.again(t), "a", v)
+			must(t, safe.ReplaceKeyFile(path, func(next safe.Root) error { return other.Rekey(ctx, next) }))
+			lent(t, f.Safe, "a", v)
+			lent(t, f.again(t), "a", v)
+			if left, err := filepath.Glob(path + "?*"); err != nil || len(left) > 0 {
+				t.Errorf("left: %v (%v)", left, err)
+			}
+		})
+	}
 }
 
 func TestAnotherProcessChangesTheRoot(t *testing.T) {
