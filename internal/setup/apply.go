@@ -53,9 +53,12 @@ func (p *Plan) Apply(ctx context.Context, d Deps, progress Progress) (Result, er
 		progress = func(string) {}
 	}
 	done, err := a.nothingToDo(ctx)
-	if err != nil || done {
-		a.result.Nothing = done
+	if err != nil {
 		return a.result, err
+	}
+	if done {
+		a.result.Nothing = true
+		return a.result, a.remember(ctx)
 	}
 	if a.run, err = d.Journal.Begin(ctx, Command(p.Dir)); err != nil {
 		return a.result, err
@@ -65,7 +68,7 @@ func (p *Plan) Apply(ctx context.Context, d Deps, progress Progress) (Result, er
 		name string
 		do   func(context.Context) error
 	}{
-		{"agent", a.addAgent}, {"safe", a.store}, {"placeholders", a.mint}, {"policy", a.grant}, {"files", a.files}, {"texts", a.texts},
+		{"agent", a.addAgent}, {"safe", a.store}, {"placeholders", a.mint}, {"policy", a.grant}, {"files", a.files}, {"texts", a.texts}, {"choices", a.remember},
 	}
 	for _, s := range steps {
 		progress(s.name)

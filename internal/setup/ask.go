@@ -8,7 +8,7 @@ type Asker interface {
 	Choose(question string, options []string, def int) (int, error)
 }
 
-// Ask settles what a person may want otherwise: at most two questions, none
+// Ask settles what a person may want otherwise: at most four questions, none
 // where there is nothing to choose.
 func (p *Plan) Ask(a Asker) error {
 	var sure, unknown []*Secret
@@ -30,6 +30,16 @@ func (p *Plan) Ask(a Asker) error {
 			if err := p.choose(a, sure); err != nil {
 				return err
 			}
+		}
+	}
+	if left := p.left(); len(left) > 0 {
+		question := count(len(left), "secret") + " that you left as they are"
+		choice, err := a.Choose(question, []string{"leave them", "protect them now"}, 0)
+		if err != nil {
+			return err
+		}
+		if choice == 1 {
+			p.protect(left)
 		}
 	}
 	if len(unknown) > 0 {
@@ -58,19 +68,4 @@ func (p *Plan) choose(a Asker, sure []*Secret) error {
 	}
 	p.leave(sure[choice-1 : choice])
 	return nil
-}
-
-// leave lets secrets stay where they are.
-func (p *Plan) leave(secrets []*Secret) {
-	for _, s := range secrets {
-		s.Stays, s.Import, s.Why = true, false, "left as you chose"
-	}
-	var files []*FilePlan
-	for _, f := range p.Files {
-		f.count()
-		if f.Values > 0 || f.Mode != f.Tight {
-			files = append(files, f)
-		}
-	}
-	p.Files = files
 }

@@ -44,6 +44,7 @@ type content struct {
 	Placeholders []credential.Placeholder
 	Runs         []change.RunInfo
 	Changes      []change.Change
+	Left         map[string][]string
 }
 
 func (h home) aead() cipher.AEAD {
@@ -165,6 +166,15 @@ func (a agentsOf) AddPlaceholder(_ context.Context, p credential.Placeholder) er
 	return a.edit(func(c *content) { c.Placeholders = append(c.Placeholders, p) })
 }
 
+func (a agentsOf) Left(_ context.Context, agent string) ([]string, error) {
+	c, err := a.load()
+	return c.Left[agent], err
+}
+
+func (a agentsOf) SetLeft(_ context.Context, agent string, prints []string) error {
+	return a.edit(func(c *content) { c.Left = map[string][]string{agent: prints} })
+}
+
 func (j journalOf) BeginRun(_ context.Context, command string, at time.Time) (id int64, err error) {
 	err = j.edit(func(c *content) {
 		id = int64(len(c.Runs) + 1)
@@ -227,7 +237,7 @@ func (h home) journal() *change.Journal {
 
 func (h home) deps() Deps {
 	return Deps{
-		Safe: safeOf{h}, Agents: agentsOf{h}, Policy: lines{filepath.Join(h.dir, "policy")}, Journal: h.journal(),
+		Safe: safeOf{h}, Agents: agentsOf{h}, Policy: lines{filepath.Join(h.dir, "policy")}, Journal: h.journal(), Choices: agentsOf{h},
 		Now: time.Now, Random: rand.Reader,
 	}
 }
@@ -247,11 +257,16 @@ func (h home) plan(t testing.TB, dir string) *Plan {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := MakePlan(t.Context(), Input{Found: found, Kinds: kinds(t), Inventory: safeOf{h}, Agents: agentsOf{h}})
+	p, err := MakePlan(t.Context(), h.input(t, found))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
+}
+
+func (h home) input(t testing.TB, found Found) Input {
+	t.Helper()
+	return Input{Found: found, Kinds: kinds(t), Inventory: safeOf{h}, Agents: agentsOf{h}, Choices: agentsOf{h}}
 }
 
 func (h home) apply(t testing.TB, dir string) Result {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ type Plan struct {
 	Warnings    []fail.Problem         `json:"warnings"`
 	Kept        int                    `json:"kept"` // values that are placeholders already
 
+	all      []*FilePlan // with those that need no change while secrets are left
 	found    Found
 	kinds    Identifier
 	grants   Grants // of what is protected already, and ports
@@ -116,6 +118,9 @@ func MakePlan(ctx context.Context, in Input) (*Plan, error) {
 		p.warn(file)
 	}
 	if err := p.recogniseStored(in.Inventory); err != nil {
+		return nil, err
+	}
+	if err := p.recallLeft(ctx, in); err != nil {
 		return nil, err
 	}
 	p.nameSecrets()
@@ -237,7 +242,11 @@ func (p *Plan) addFile(file EnvFile) {
 		}
 	}
 	f.count()
-	if f.Values > 0 || secrets && f.Mode != f.Tight {
+	if !secrets {
+		f.Tight = f.Mode // it may be meant for others
+	}
+	p.all = append(p.all, f)
+	if f.Values > 0 || f.Mode != f.Tight {
 		p.Files = append(p.Files, f)
 	}
 }
@@ -386,6 +395,35 @@ func (p *Plan) Real() []string {
 		}
 	}
 	return names
+}
+
+// RealFiles are the files of the directory, by their absolute paths, in which a
+// value stands that a placeholder could replace. Nothing that the agent starts
+// has to read them as they are. A file whose real values must stay (a database
+// URL, what was left by choice) is not among them, for the agent reads it; nor
+// is a configuration that an agent reads itself.
+func (p *Plan) RealFiles() []string {
+	names := map[string]bool{}
+	for _, s := range p.Secrets {
+		for _, where := range s.Places {
+			names[where.File] = names[where.File] || !s.Stays && s.Import
+		}
+	}
+	for _, o := range p.Others {
+		names[o.Name] = names[o.Name] || len(o.Lines) > 0 && o.What != "openclaw"
+	}
+	for _, unread := range p.found.Problems {
+		names[unread.File] = true
+	}
+	var paths []string
+	for name, real := range names {
+		path := filepath.Join(p.Dir, name)
+		if info, err := os.Lstat(path); real && err == nil && info.Mode().IsRegular() {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	return paths
 }
 
 // cleanName makes a valid name of any text.

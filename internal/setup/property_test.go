@@ -61,7 +61,7 @@ func protect(t *testing.T, h home, dir, was string) error {
 	if err != nil {
 		return err
 	}
-	p, err := MakePlan(t.Context(), Input{Found: found, Kinds: kinds(t), Inventory: safeOf{h}, Agents: agentsOf{h}})
+	p, err := MakePlan(t.Context(), h.input(t, found))
 	if err != nil {
 		return err
 	}

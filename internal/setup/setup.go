@@ -82,6 +82,7 @@ type Deps struct {
 	Policy  Granter
 	Journal *change.Journal
 	Record  Recorder
+	Choices Choices // may be nil
 	Now     func() time.Time
 	Random  io.Reader
 }
@@ -93,6 +94,7 @@ type Input struct {
 	Kinds     Identifier
 	Inventory Inventory
 	Agents    Agents
+	Choices   Choices // may be nil
 	// AgentName is the name to use; by default the one that has this
 	// directory, or one made from the directory's name.
 	AgentName string

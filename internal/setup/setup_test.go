@@ -274,7 +274,7 @@ func TestKeysThatAppearAreAdopted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, keys, err := Appeared(t.Context(), Input{Found: found, Kinds: kinds(t), Inventory: safeOf{h}, Agents: agentsOf{h}})
+		p, keys, err := Appeared(t.Context(), h.input(t, found))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -396,7 +396,7 @@ func TestOddContentIsKeptToTheByte(t *testing.T) {
 				}
 				return // refused with a clear error, nothing touched
 			}
-			p, err := MakePlan(t.Context(), Input{Found: found, Kinds: kinds(t), Inventory: safeOf{h}, Agents: agentsOf{h}})
+			p, err := MakePlan(t.Context(), h.input(t, found))
 			if err != nil {
 				t.Fatal(err)
 			}
