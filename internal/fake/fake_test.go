@@ -19,8 +19,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/net/http2"
-
 	"postern/internal/catalog"
 	"postern/internal/fake"
 	"postern/internal/strictyaml"
@@ -86,12 +84,10 @@ func start(t *testing.T) *world {
 	transport := &http.Transport{
 		TLSClientConfig:    &tls.Config{RootCAs: w.roots},
 		DisableCompression: true,
+		ForceAttemptHTTP2:  true,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, w.Dial()[addr])
 		},
-	}
-	if err := http2.ConfigureTransport(transport); err != nil {
-		t.Fatal(err)
 	}
 	t.Cleanup(transport.CloseIdleConnections)
 	w.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
