@@ -125,21 +125,25 @@ func openView(name string) (*view, error) {
 
 // openRaw reads what changes while the others are kept from writing.
 func openRaw(name string) (*view, error) {
+	none := fail.New(fail.NotFound, "P-E145", "there is no ledger in %s", name).Because("nothing has been recorded yet")
 	d, err := openDir(name, false)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fail.New(fail.NotFound, "P-E145", "there is no ledger in %s", name).
-			Because("nothing has been recorded yet")
+		return nil, none
 	}
 	if err != nil {
 		return nil, cannotOpen(name).Wrap(err)
 	}
 	v := &view{dir: d}
 	if err := v.snapshot(); err != nil {
+		_, tiles := d.root.Lstat("tile")
 		_ = d.close()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, damaged("its journal is missing")
+		switch {
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, cannotOpen(name).Wrap(err)
+		case v.checkpoint == nil && errors.Is(tiles, fs.ErrNotExist):
+			return nil, none
 		}
-		return nil, cannotOpen(name).Wrap(err)
+		return nil, damaged("its journal is missing")
 	}
 	return v, nil
 }
