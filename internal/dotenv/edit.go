@@ -78,7 +78,7 @@ func (f *File) SetLiteral(i int, literal string, loaders ...Dialect) error {
 
 func (f *File) cannot(i int, why string, args ...any) error {
 	return fail.New(fail.Invalid, "P-E033", "could not give %s another value on line %d", f.entries[i].Key, f.entries[i].Line).
-		Because(why, args...).Hint("postern env check FILE   shows the lines that loaders read differently")
+		Because(why, args...).Hint("postern env check FILE   shows the lines that are read differently")
 }
 
 // readings are what each loader reads in the file as it stands.

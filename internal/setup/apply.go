@@ -318,7 +318,7 @@ func (f *FilePlan) edited(p *Plan, tokens map[*Secret]string) ([]byte, error) {
 			continue
 		}
 		if err := setBoth(f.src.file, e.entry, value); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Name, err)
+			return nil, named(err, "could not put a placeholder for %s on line %d of %s", entries[e.entry].Key, entries[e.entry].Line, f.Name)
 		}
 	}
 	data := f.sweep(f.src.file.Bytes(), tokens)

@@ -134,9 +134,18 @@ func readEnv(path string, d dotenv.Dialect) (EnvFile, error) {
 	}
 	file, err := dotenv.Parse(snap.Data, d)
 	if err != nil {
-		return EnvFile{}, fmt.Errorf("%s: %w", path, err)
+		return EnvFile{}, named(err, "could not read %s as a .env file", path)
 	}
 	return EnvFile{Name: filepath.Base(path), snap: snap, file: file}, nil
+}
+
+// named gives an error of dotenv, which knows only bytes, the file it is about.
+func named(err error, format string, args ...any) error {
+	var e *fail.Error
+	if errors.As(err, &e) {
+		e.Text = fmt.Sprintf(format, args...)
+	}
+	return err
 }
 
 // problem says why a file is left alone, with the line where the reason has one.

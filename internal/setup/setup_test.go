@@ -391,7 +391,7 @@ func TestOddContentIsKeptToTheByte(t *testing.T) {
 			h := home{dir: t.TempDir()}
 			found, err := Find(dir)
 			if err != nil {
-				if fail.KindOf(err) != fail.Invalid {
+				if fail.KindOf(err) != fail.Invalid || !strings.Contains(err.Error(), filepath.Join(dir, ".env")) {
 					t.Errorf("refused as %v", err)
 				}
 				return // refused with a clear error, nothing touched
