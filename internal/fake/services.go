@@ -40,7 +40,12 @@ func stripe(a *answer) {
 }
 
 func telegram(a *answer) {
-	ok := func(result any) { a.json(http.StatusOK, object{"ok": true, "result": result}) }
+	ok := func(result any) {
+		if o, is := result.(object); is {
+			result = a.quoting(o) // clients look at nothing else
+		}
+		a.json(http.StatusOK, object{"ok": true, "result": result})
+	}
 	fail := func(status int, why string) {
 		a.json(status, object{"ok": false, "error_code": status, "description": why})
 	}
