@@ -173,6 +173,9 @@ func (e Edit) check() error {
 			return bad(strconv.Itoa(port), "a port is a number from 1 to 65535")
 		}
 	}
+	if _, known := credential.ParseEnvironment(string(e.Environment)); !known && e.Environment != "" {
+		return bad(string(e.Environment), "an environment is dev, staging or prod")
+	}
 	switch e.Egress {
 	case "", Open, Inspect, Closed:
 	default:
