@@ -2,6 +2,8 @@ package setup
 
 import (
 	"bytes"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,4 +109,50 @@ func TestRevertIsExact(t *testing.T) {
 			t.Fatalf("from %q back to %q, got %q", after, before, got)
 		}
 	})
+}
+
+// However the lines of a protected file were moved about, undo gives every
+// placeholder its value back and keeps the edit.
+func TestUndoOfAnyEditGivesTheValuesBack(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	for range 40 {
+		dir, k, s := t.TempDir(), anthropicKey(), stripeKey()
+		put(t, dir, ".env", "# head\nexport ANTHROPIC_API_KEY=\""+k+"\" # main\nSTRIPE_SECRET_KEY='"+s+"'\nPORT=3000\n# was "+stripeKey()+"\nANTHROPIC_API_KEY="+k+"\n", 0o600)
+		h := home{dir: t.TempDir()}
+		h.apply(t, dir)
+		c, err := h.load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.SplitAfter(get(t, dir, ".env"), "\n")
+		for range 1 + r.IntN(4) {
+			i, j := r.IntN(len(lines)), r.IntN(len(lines))
+			switch r.IntN(4) {
+			case 0:
+				lines[i], lines[j] = lines[j], lines[i]
+			case 1:
+				lines = slices.Insert(lines, i, lines[j])
+			case 2:
+				lines = slices.Insert(lines, i, "NEW=1\n")
+			case 3:
+				lines = slices.Delete(lines, i, i+1)
+			}
+			if len(lines) == 0 {
+				break
+			}
+		}
+		edited := strings.Join(lines, "")
+		put(t, dir, ".env", edited, 0o600)
+		want := edited
+		for _, p := range c.Placeholders {
+			want = strings.ReplaceAll(want, p.Text, string(c.Values[p.Credential]))
+		}
+		h.undo(t)
+		if diff := cmp.Diff(want, get(t, dir, ".env")); diff != "" {
+			t.Errorf("%q: %s", edited, diff)
+		}
+	}
 }
