@@ -153,12 +153,10 @@ const (
 	longest  = 128
 )
 
-var prefixed = regexp.MustCompile(`\A[A-Za-z]{2,6}[-_](?:[a-z]{2,5}[-_])?`)
-
 // derive makes a form for a value of no known kind from its alphabet, its length
 // and a short prefix like "key-" or "sk_live_".
 func derive(real string) (catalog.Template, []string) {
-	prefix := prefixed.FindString(real)
+	prefix := regexp.MustCompile(`\A[A-Za-z]{2,6}[-_](?:[a-z]{2,5}[-_])?`).FindString(real)
 	body := real[len(prefix):]
 	if len(body) < 16 {
 		prefix, body = "", real
