@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -299,7 +300,18 @@ func (w *world) tlsSite(host string, protocols ...string) net.Listener {
 	if err != nil {
 		w.Fatal(err)
 	}
-	return tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: protocols})
+	config := &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: protocols}
+	if slices.Contains(protocols, "h2") {
+		// Left alone, a server of the standard library takes a client that offers
+		// HTTP/1.1 only; others end the handshake with an alert.
+		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if slices.Contains(hello.SupportedProtos, "h2") {
+				return nil, nil
+			}
+			return &tls.Config{Certificates: config.Certificates, NextProtos: []string{"none"}}, nil
+		}
+	}
+	return tls.NewListener(ln, config)
 }
 
 // rawSite answers each request head of host with what answer says, byte for

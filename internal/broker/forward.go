@@ -49,12 +49,16 @@ func (x *exchange) forward(ctx context.Context) bool {
 			break
 		}
 		u.close()
+		r = x.answerRefusal(err)
 		if !again && u.reused && x.unanswered(err) {
-			if u, r = x.reach(ctx, true); r == nil && u.h2 == nil {
+			var fresh *upstream
+			if fresh, r = x.reach(ctx, true); r == nil && fresh.h2 == nil {
+				u = fresh
 				continue
+			} else if r == nil {
+				x.b.pool.put(fresh)
+				r = x.answerRefusal(err)
 			}
-		} else {
-			r = x.answerRefusal(err)
 		}
 		x.endUpload(u)
 		x.refuse(ctx, r)

@@ -19,6 +19,7 @@ type liveConn struct {
 	mu    sync.Mutex
 	using []string
 	ends  [2]net.Conn // the agent's and the upstream's
+	stop  func()      // ends a stream of an HTTP/2 upstream
 	cut   bool
 }
 
@@ -62,9 +63,17 @@ func (l *liveConn) upstream(c net.Conn) bool {
 	return !l.cut
 }
 
+// stream is upstream for a stream that is ended by stop.
+func (l *liveConn) stream(stop func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stop = stop
+	return !l.cut
+}
+
 func (l *liveConn) idle() {
 	l.mu.Lock()
-	l.using, l.ends[1] = l.using[:0], nil
+	l.using, l.ends[1], l.stop = l.using[:0], nil, nil
 	l.mu.Unlock()
 }
 
@@ -78,6 +87,9 @@ func (l *liveConn) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cut = true
+	if l.stop != nil {
+		l.stop()
+	}
 	for _, c := range l.ends {
 		if c != nil {
 			_ = c.Close()

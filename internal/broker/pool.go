@@ -39,19 +39,24 @@ type upstream struct {
 	since  time.Time
 }
 
+// close ends the connection; one of HTTP/2 goes on, for its other streams.
 func (u *upstream) close() {
+	if u.h2 != nil {
+		return
+	}
 	u.r.Drop()
 	_ = u.conn.Close()
 }
 
-// pool keeps idle connections, the newest first.
+// pool keeps idle connections, the newest first, and one HTTP/2 connection for
+// each host that offers nothing else.
 type pool struct {
 	b        *Broker
 	sessions tls.ClientSessionCache
 
 	mu     sync.Mutex
 	idle   map[upstreamKey][]*upstream
-	only2  map[string]bool // hosts that offer HTTP/2 only
+	shared map[upstreamKey]*upstream
 	reaper *time.Timer
 	closed bool
 }
@@ -59,13 +64,16 @@ type pool struct {
 func (p *pool) init(b *Broker) {
 	p.b = b
 	p.sessions = tls.NewLRUClientSessionCache(sessionsMax)
-	p.idle, p.only2 = map[upstreamKey][]*upstream{}, map[string]bool{}
+	p.idle, p.shared = map[upstreamKey][]*upstream{}, map[upstreamKey]*upstream{}
 }
 
 // get returns an idle connection that is still open, or dials one. With fresh
 // it always dials.
 func (p *pool) get(ctx context.Context, t target, secure, fresh bool) (*upstream, error) {
 	key := upstreamKey{t.key, secure}
+	if u := p.stream(key); u != nil {
+		return u, nil
+	}
 	for !fresh {
 		u := p.pop(key)
 		if u == nil {
@@ -90,15 +98,28 @@ func (p *pool) get(ctx context.Context, t target, secure, fresh bool) (*upstream
 			return nil, err
 		}
 	}
-	u.r = http1.NewReader(u.conn, &p.b.buffers)
+	if u.h2 == nil {
+		u.r = http1.NewReader(u.conn, &p.b.buffers)
+	}
 	return u, nil
+}
+
+// stream is the host's HTTP/2 connection with a stream reserved, if it has one.
+func (p *pool) stream(key upstreamKey) *upstream {
+	p.mu.Lock()
+	u := p.shared[key]
+	p.mu.Unlock()
+	if u == nil || !u.h2.ReserveNewRequest() {
+		return nil
+	}
+	return u
 }
 
 // secure offers HTTP/1.1, which is the cheaper of the two (performance.md
 // §2.2), and HTTP/2 only where the provider has nothing else.
 func (p *pool) secure(ctx context.Context, u *upstream, raw net.Conn, t target) error {
 	p.mu.Lock()
-	only2 := p.only2[t.key]
+	_, only2 := p.shared[u.key]
 	p.mu.Unlock()
 	if !only2 {
 		c, err := p.b.secure(ctx, raw, t.host, "http/1.1")
@@ -106,8 +127,7 @@ func (p *pool) secure(ctx context.Context, u *upstream, raw net.Conn, t target) 
 			u.conn = c
 			return nil
 		}
-		var alert tls.AlertError
-		if !errors.As(err, &alert) || uint8(alert) != alertNoProtocol {
+		if !noProtocol(err) {
 			return err
 		}
 		if raw, err = p.b.dial(ctx, t, false); err != nil {
@@ -118,15 +138,46 @@ func (p *pool) secure(ctx context.Context, u *upstream, raw net.Conn, t target) 
 	if err != nil {
 		return err
 	}
-	p.mu.Lock()
-	p.only2[t.key] = true
-	p.mu.Unlock()
+	if c.ConnectionState().NegotiatedProtocol != "h2" { // it has learned HTTP/1.1 since
+		u.conn = c
+		p.mu.Lock()
+		delete(p.shared, u.key)
+		p.mu.Unlock()
+		return nil
+	}
 	u.conn = c
-	return u.newHTTP2()
+	return p.share(u)
 }
 
-// alertNoProtocol is no_application_protocol (RFC 7301 §3.2).
-const alertNoProtocol = 120
+// share makes u the host's HTTP/2 connection. One that it replaces ends with its
+// streams.
+func (p *pool) share(u *upstream) error {
+	tr := &http2.Transport{DisableCompression: true, MaxHeaderListSize: http1.MaxHead, IdleConnTimeout: idleTime, ReadIdleTimeout: pingAfter}
+	h2, err := tr.NewClientConn(u.conn)
+	if err != nil {
+		_ = u.conn.Close()
+		return err
+	}
+	h2.ReserveNewRequest()
+	u.h2 = h2
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return net.ErrClosed
+	}
+	p.shared[u.key] = u
+	return nil
+}
+
+// pingAfter is after how much silence an HTTP/2 connection is asked for life.
+const pingAfter = 30 * time.Second
+
+// noProtocol says whether the peer's alert was no_application_protocol (RFC 7301
+// §3.2). The type of a received alert is not exported, its text is.
+func noProtocol(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" && op.Err.Error() == tls.AlertError(120).Error()
+}
 
 func (p *pool) pop(key upstreamKey) *upstream {
 	p.mu.Lock()
@@ -143,6 +194,10 @@ func (p *pool) pop(key upstreamKey) *upstream {
 
 // put keeps a connection whose last response was read to its end.
 func (p *pool) put(u *upstream) {
+	if u.h2 != nil { // a stream of it is reserved that nobody uses
+		u.h2.SetDoNotReuse()
+		return
+	}
 	if len(u.r.Buffered()) > 0 { // an answer that nobody asked for
 		u.close()
 		return
@@ -168,9 +223,6 @@ func (p *pool) put(u *upstream) {
 func (u *upstream) usable() bool {
 	if time.Since(u.since) > idleTime {
 		return false
-	}
-	if u.h2 != nil {
-		return u.h2.CanTakeNewRequest()
 	}
 	if u.raw == nil {
 		return true
@@ -224,4 +276,8 @@ func (p *pool) close() {
 		}
 	}
 	clear(p.idle)
+	for _, u := range p.shared {
+		_ = u.h2.Close()
+	}
+	clear(p.shared)
 }

@@ -149,6 +149,3 @@ func (x *exchange) readSwitch(u *upstream) error {
 }
 
 var errHandshake = errors.New("its answer to the WebSocket handshake is not that of RFC 6455, or agrees on an extension that was not asked for")
-
-func (x *exchange) overHTTP2(ctx context.Context, u *upstream) bool { return false }
-func (u *upstream) newHTTP2() error                                 { return nil }
