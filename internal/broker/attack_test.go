@@ -204,6 +204,8 @@ func TestCredentialsInTheWrongPlace(t *testing.T) {
 		{"longer", []string{"X-Api-Key", text + "x"}, "not a placeholder", event.Refused},
 		{"other case", []string{"X-Api-Key", strings.ToUpper(text)}, "not a placeholder", event.Refused},
 		{"unknown scheme", []string{"Authorization", "Custom " + text}, "does not name", event.Tripwire},
+		{"header of another kind", []string{"X-Goog-Api-Key", text}, "does not name", event.Tripwire},
+		{"another agent's in a header of another kind", []string{"X-Goog-Api-Key", other}, "another agent", event.Tripwire},
 		{"beside a stranger's", []string{"X-Api-Key", text, "Authorization", "Bearer sk-of-a-stranger"}, "not a placeholder", event.Refused},
 		{"in two slots", []string{"X-Api-Key", text, "Authorization", "Bearer " + text}, "two places", event.Refused},
 		{"underscored name", []string{"X_Api_Key", text}, "hyphens", event.Malformed},

@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	"postern/internal/broker/http1"
 	"postern/internal/event"
-	"postern/internal/placeholder"
 )
 
 const (
@@ -50,6 +50,7 @@ type exchange struct {
 	host    *hostView
 	fresh   bool // the view was rebuilt for this request
 	matches []match
+	marks   int // placeholders in the head, those of Basic and of escapes apart
 	scratch []byte
 	start   time.Time
 	rule    string // the policy's, of the last use that it allowed
@@ -292,7 +293,9 @@ func (x *exchange) look(ctx context.Context) *refusal {
 			continue
 		}
 		if r == nil {
-			x.readPath(x.matches)
+			if slices.ContainsFunc(x.matches, func(m match) bool { return m.place == inPath }) {
+				x.readPath(x.matches)
+			}
 			x.up.quoted = x.quotedHead()
 		}
 		return r
@@ -338,7 +341,7 @@ func (x *exchange) quotedHead() bool {
 			plain++
 		}
 	}
-	return len(placeholder.Find(x.head.Raw())) > plain
+	return x.marks > plain
 }
 
 // overridden says whether a header or the query names a second method.

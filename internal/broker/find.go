@@ -44,6 +44,7 @@ var errStale = errors.New("broker: the view is older than the store")
 // says why the request is refused. Bodies are never looked at here.
 func (x *exchange) find() (*refusal, error) {
 	x.matches = x.matches[:0]
+	x.marks = len(placeholder.Find(x.head.Raw()))
 	if r, err := x.findHeaders(); r != nil || err != nil {
 		return r, err
 	}
@@ -69,6 +70,9 @@ func (x *exchange) findHeaders() (*refusal, error) {
 	for i, f := range x.head.Fields {
 		name := x.credentialHeader(f.Name)
 		if name == "" || len(f.Value) == 0 {
+			if r, err := x.findElsewhere(f); r != nil || err != nil {
+				return r, err
+			}
 			continue
 		}
 		if !http1.EqualFold(f.Name, name) {
@@ -86,6 +90,23 @@ func (x *exchange) findHeaders() (*refusal, error) {
 	}
 	return nil, nil
 }
+
+// findElsewhere judges a header that is no slot of the agent's kinds. One whose
+// value is a placeholder and nothing else is used as a credential all the same;
+// one that holds a placeholder among other words quotes it.
+func (x *exchange) findElsewhere(f http1.Field) (*refusal, error) {
+	if x.marks == 0 || x.head.Hop(f.Name) {
+		return nil, nil
+	}
+	for _, quoting := range [...]string{"cookie", "referer", "user-agent"} {
+		if http1.EqualFold(f.Name, quoting) {
+			return nil, nil
+		}
+	}
+	return x.stray(lastWord(f.Value))
+}
+
+func lastWord(value []byte) []byte { return value[bytes.LastIndexByte(value, ' ')+1:] }
 
 // credentialHeader is the slot that a header's name stands for, "" for the
 // others. Underscores count as hyphens, as many servers read them.
@@ -121,11 +142,7 @@ func (x *exchange) findHeader(field int, name string, value []byte) (*refusal, e
 		x.matches = append(x.matches, m)
 		return nil, nil
 	}
-	token := value
-	if cut := bytes.LastIndexByte(value, ' '); cut >= 0 {
-		token = value[cut+1:]
-	}
-	if r, err := x.stray(token); r != nil || err != nil {
+	if r, err := x.stray(lastWord(value)); r != nil || err != nil {
 		return r, err
 	}
 	if !slices.Contains(x.host.headers, name) && !(name == "authorization" && x.host.basic) {

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"postern/internal/broker/http1"
 	"postern/internal/catalog"
 	"postern/internal/credential"
 	"postern/internal/event"
@@ -461,3 +462,5 @@ func send(t testing.TB, c *http.Client, method, url string, body io.Reader, head
 	}
 	return res, string(b)
 }
+
+func newTestReader(b *Broker, src io.Reader) *http1.Reader { return http1.NewReader(src, &b.buffers) }
