@@ -115,9 +115,6 @@ type Config struct {
 	// Authenticate says whether token is the proxy password of agent. Without it
 	// nobody gets in by the proxy.
 	Authenticate func(agent, token string) bool
-	// Names gives the name that our resolver answered with addr inside the
-	// agent's namespace.
-	Names func(agent string, addr netip.Addr) (name string, ok bool)
 
 	Dial    map[string]string // "host:port" to "addr:port", past the address check
 	RootCAs *x509.CertPool    // nil: the system's
@@ -125,6 +122,10 @@ type Config struct {
 	HeaderTimeout time.Duration // wait for a response, 10 minutes by default
 	Now           func() time.Time
 }
+
+// Names gives the name that a namespace's own resolver answered with addr. Each
+// namespace has its own, since the same address stands for another name in each.
+type Names func(addr netip.Addr) (name string, ok bool)
 
 // Broker serves any number of listeners and agents. Safe for concurrent use.
 type Broker struct {

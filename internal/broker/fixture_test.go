@@ -130,16 +130,17 @@ func newWorld(t testing.TB) *world {
 	w.b = New(Config{
 		Leaser: w, Decider: w, Recorder: w, Placeholders: w, Issuer: w.agentCA,
 		Authenticate: func(agent, token string) bool { return token == "token-of-"+agent },
-		Names: func(_ string, addr netip.Addr) (string, bool) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			name, ok := w.names[addr]
-			return name, ok
-		},
 		Dial: map[string]string{}, RootCAs: w.internet.pool, HeaderTimeout: 5 * time.Second,
 	})
 	t.Cleanup(w.b.Close)
 	return w
+}
+
+func (w *world) nameOf(addr netip.Addr) (string, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	name, ok := w.names[addr]
+	return name, ok
 }
 
 // lend gives agent a placeholder of a fresh value, granted at hosts.
@@ -381,7 +382,7 @@ func (w *world) door(agent, host string, port int) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- w.b.ServeTransparent(ctx, &divertedListener{ln, to}, agent) }()
+	go func() { served <- w.b.ServeTransparent(ctx, &divertedListener{ln, to}, agent, w.nameOf) }()
 	w.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {

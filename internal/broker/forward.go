@@ -122,7 +122,7 @@ func (x *exchange) roundTrip(u *upstream) error {
 	}
 	x.mu.Lock()
 	x.answered = true
-	_ = u.conn.SetReadDeadline(time.Time{})
+	u.source.limit = silence
 	x.mu.Unlock()
 	return nil
 }

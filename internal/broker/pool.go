@@ -19,6 +19,7 @@ const (
 	idleTime    = 90 * time.Second
 	idlePerHost = 256 // performance.md §4: 64 at least; two cost 4.4 times the CPU
 	sessionsMax = 256
+	silence     = 15 * time.Minute // of a provider in the middle of an answer
 )
 
 // upstreamKey says which connections may stand in for one another: never the
@@ -37,6 +38,21 @@ type upstream struct {
 	h2     *http2.ClientConn
 	reused bool
 	since  time.Time
+	source patient
+}
+
+// patient reads from an upstream that may be silent for limit at most, where
+// that is not zero.
+type patient struct {
+	conn  net.Conn
+	limit time.Duration
+}
+
+func (p *patient) Read(b []byte) (int, error) {
+	if p.limit > 0 {
+		_ = p.conn.SetReadDeadline(time.Now().Add(p.limit))
+	}
+	return p.conn.Read(b)
 }
 
 // close ends the connection; one of HTTP/2 goes on, for its other streams.
@@ -99,7 +115,8 @@ func (p *pool) get(ctx context.Context, t target, secure, fresh bool) (*upstream
 		}
 	}
 	if u.h2 == nil {
-		u.r = http1.NewReader(u.conn, &p.b.buffers)
+		u.source.conn = u.conn
+		u.r = http1.NewReader(&u.source, &p.b.buffers)
 	}
 	return u, nil
 }
@@ -203,6 +220,7 @@ func (p *pool) put(u *upstream) {
 		return
 	}
 	u.r.Release()
+	u.source.limit = 0
 	_ = u.conn.SetDeadline(time.Time{})
 	u.since = time.Now()
 	p.mu.Lock()

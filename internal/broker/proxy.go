@@ -102,7 +102,7 @@ func connectProxied(ctx context.Context, x *exchange) {
 	switch {
 	case err != nil:
 		r = malformed("CONNECT names something that is not a host in its plain form with a port")
-	case !t.matches(x.head.Host, 443):
+	case x.head.Host != nil && !t.matches(x.head.Host, 443):
 		r = misdirected("Host names another host than CONNECT, which is for " + t.key)
 	case x.head.Framing != http1.NoBody:
 		r = malformed("CONNECT has a body")
@@ -134,29 +134,48 @@ func (x *exchange) bindBase() *refusal {
 		message: "a base URL of postern needs an agent's placeholder of that provider in the request", next: "postern agent ls",
 	}
 	for _, text := range x.shownPlaceholders() {
-		known, ok := x.b.cfg.Placeholders.Lookup(text)
-		if !ok || known.Revoked {
-			continue
-		}
-		of, err := x.b.cfg.Placeholders.Of(known.Agent)
+		e, l, err := x.b.holder(text)
 		if err != nil {
 			return unavailable(ruleIdentity, "the agent's placeholders cannot be read: "+reason(err))
 		}
-		for _, l := range of {
-			if l.Credential != known.Credential || !providerIs(l, string(provider)) {
-				continue
-			}
-			t, ok := baseTarget(l)
-			if !ok {
-				continue
-			}
-			x.e, x.t, x.secure = x.b.entry(known.Agent), t, true
-			x.live.owner(known.Agent)
+		if l == nil || !providerIs(l, string(provider)) {
+			continue
+		}
+		if t, ok := baseTarget(l); ok {
+			x.e, x.t, x.secure = e, t, true
+			x.live.owner(e.name)
 			x.target = append([]byte("/"), rest...)
 			return nil
 		}
 	}
 	return unknown
+}
+
+// holder is the agent that holds a placeholder, by the views of the agents seen
+// so far or else by the store; nil where nobody does.
+func (b *Broker) holder(text string) (*agentEntry, *Lent, error) {
+	b.mu.Lock()
+	for _, e := range b.agents {
+		if v := e.view.Load(); v != nil && v.byText[text] != nil {
+			b.mu.Unlock()
+			return e, &v.byText[text].Lent, nil
+		}
+	}
+	b.mu.Unlock()
+	known, ok := b.cfg.Placeholders.Lookup(text)
+	if !ok || known.Revoked {
+		return nil, nil, nil
+	}
+	of, err := b.cfg.Placeholders.Of(known.Agent)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, l := range of {
+		if l.Credential == known.Credential {
+			return b.entry(known.Agent), &l, nil
+		}
+	}
+	return nil, nil, nil
 }
 
 // shownPlaceholders are the placeholders in the head, those of Basic included.
@@ -180,14 +199,14 @@ func (x *exchange) shownPlaceholders() []string {
 }
 
 // providerIs says whether the credential's kind is one of the provider's file.
-func providerIs(l Lent, provider string) bool {
+func providerIs(l *Lent, provider string) bool {
 	id, _, _ := strings.Cut(l.Kind.ID, ".")
 	return id == provider
 }
 
 // baseTarget is the host that a provider's base URL stands for: the first that
 // is written out, of the kind or of the user.
-func baseTarget(l Lent) (target, bool) {
+func baseTarget(l *Lent) (target, bool) {
 	for _, host := range slices.Concat(l.Kind.Hosts, l.Hosts) {
 		if t, err := parseTarget(host, 443); err == nil && !strings.HasPrefix(host, "*") {
 			return t, true

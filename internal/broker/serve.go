@@ -23,11 +23,11 @@ const (
 // ServeTransparent serves the connections that agent's namespace sends to ln,
 // where a connection's local address is the destination the agent dialled. It
 // returns nil when ctx ends, and then all its connections are closed.
-func (b *Broker) ServeTransparent(ctx context.Context, ln net.Listener, agent string) error {
+func (b *Broker) ServeTransparent(ctx context.Context, ln net.Listener, agent string, names Names) error {
 	e := b.entry(agent)
 	return b.accept(ctx, ln, func(ctx context.Context, c net.Conn, l *liveConn) {
 		l.owner(agent)
-		b.transparent(ctx, e, c, l)
+		b.transparent(ctx, e, c, l, names)
 	})
 }
 
@@ -64,7 +64,7 @@ func (b *Broker) accept(ctx context.Context, ln net.Listener, serve func(context
 
 // transparent binds a connection to the name that the agent resolved, or where
 // it dialled an address by itself, to that address.
-func (b *Broker) transparent(ctx context.Context, e *agentEntry, c net.Conn, l *liveConn) {
+func (b *Broker) transparent(ctx context.Context, e *agentEntry, c net.Conn, l *liveConn, names Names) {
 	to, ok := c.LocalAddr().(*net.TCPAddr)
 	if !ok {
 		return
@@ -72,8 +72,8 @@ func (b *Broker) transparent(ctx context.Context, e *agentEntry, c net.Conn, l *
 	addr, _ := netip.AddrFromSlice(to.IP)
 	addr = addr.Unmap()
 	t, named := newTarget(addr.String(), to.Port), false
-	if b.cfg.Names != nil {
-		if name, ok := b.cfg.Names(e.name, addr); ok {
+	if names != nil {
+		if name, ok := names(addr); ok {
 			host, err := canonicalHost(name)
 			if err != nil {
 				return

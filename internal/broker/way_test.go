@@ -41,6 +41,27 @@ func TestConnectIntercepts(t *testing.T) {
 	}
 }
 
+// Python's http.client before 3.12 speaks so.
+func TestConnectWithoutHost(t *testing.T) {
+	t.Parallel()
+	w, text, _ := echoWorld(t, func(rw http.ResponseWriter, _ *http.Request, _ string) { _, _ = io.WriteString(rw, "ok") })
+	c, err := net.Dial("tcp", w.proxy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	_, _ = fmt.Fprintf(c, "CONNECT %s:443 HTTP/1.0\r\nProxy-Authorization: Basic %s\r\n\r\n", anthropicHost, base64.StdEncoding.EncodeToString([]byte("bot:token-of-bot")))
+	br := bufio.NewReader(c)
+	if res, err := http.ReadResponse(br, nil); err != nil || res.StatusCode != 200 {
+		t.Fatalf("got %v %v", res, err)
+	}
+	secure := tls.Client(c, &tls.Config{RootCAs: w.agentCA.pool, ServerName: anthropicHost})
+	_, _ = fmt.Fprintf(secure, "GET / HTTP/1.1\r\nHost: %s\r\nX-Api-Key: %s\r\n\r\n", anthropicHost, text)
+	if res, err := http.ReadResponse(bufio.NewReader(secure), nil); err != nil || res.StatusCode != 200 {
+		t.Errorf("got %v %v", res, err)
+	}
+}
+
 func TestConnectIsRefused(t *testing.T) {
 	t.Parallel()
 	auth := func(s string) string {
