@@ -53,7 +53,8 @@ func (b *Broker) addresses(ctx context.Context, host string, local bool) ([]neti
 		return nil, fmt.Errorf("resolving %s: no address", host)
 	}
 	for i, addr := range addrs {
-		addrs[i] = addr.Unmap()
+		addr = addr.Unmap() // as resolvers return IPv4
+		addrs[i] = addr
 		if class, public := netclass.ClassifyAddr(addr); !public && !local {
 			return nil, &errPrivate{host: host, class: class}
 		}
