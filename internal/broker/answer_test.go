@@ -442,3 +442,29 @@ func TestAnswerThatBreaksOff(t *testing.T) {
 		})
 	}
 }
+
+func TestAgentThatHangsUp(t *testing.T) {
+	t.Parallel()
+	ended := make(chan bool)
+	w, text, _ := echoWorld(t, func(_ http.ResponseWriter, r *http.Request, _ string) {
+		_, _ = io.Copy(io.Discard, r.Body) // from then on the server notices the end
+		<-r.Context().Done()
+		close(ended)
+	})
+	w.b.cfg.HeaderTimeout = time.Minute
+	c := w.raw("bot", anthropicHost)
+	_, _ = fmt.Fprintf(c, "POST /v1/messages HTTP/1.1\r\nHost: %s\r\nX-Api-Key: %s\r\nContent-Length: 2\r\n\r\n{}", anthropicHost, text)
+	w.eventually(event.Use)
+	_ = c.Close()
+	select {
+	case <-ended:
+	case <-time.After(3 * watchEvery):
+		t.Fatal("the provider goes on working for nobody")
+	}
+	if out := w.eventually(event.Outcome); out.Reason != agentGone {
+		t.Errorf("outcome: %+v", out)
+	}
+	if n := len(w.recorded(event.Refused)); n != 0 {
+		t.Errorf("%d refusals recorded", n)
+	}
+}

@@ -68,13 +68,14 @@ type exchange struct {
 	parsed   bool // the request's head was read to its end
 	upload   chan upload
 
-	mu       sync.Mutex // between forward and the rest of an upload
+	mu       sync.Mutex // between forward, the rest of an upload and the watch
 	answered bool       // the upstream's response has begun
+	watch    watch
 }
 
 // newExchange serves conn, whose bytes come from r, as agent e.
 func (b *Broker) newExchange(e *agentEntry, conn net.Conn, r *http1.Reader, l *liveConn) *exchange {
-	return &exchange{b: b, e: e, conn: conn, r: r, live: l}
+	return &exchange{b: b, e: e, conn: conn, r: r, live: l, watch: watch{agent: rawOf(conn)}}
 }
 
 // serve answers requests until the connection ends.
@@ -263,8 +264,12 @@ func (x *exchange) carried() *refusal {
 	return nil
 }
 
-// ask asks the policy about one credential, for every reading of the path.
+// ask asks the policy about one credential, for every reading of the path. The
+// use is marked first, so that a change of policy in between is not missed.
 func (x *exchange) ask(credential string) *refusal {
+	if !x.live.use(liveUse{credential, x.t.key, x.method, x.views}) {
+		return x.cutRefusal(credential)
+	}
 	for _, path := range x.views {
 		d := x.b.cfg.Decider.Decide(Request{Agent: x.e.name, Credential: credential, Host: x.t.key, Method: x.method, Path: path})
 		if !d.Allow {

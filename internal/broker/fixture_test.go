@@ -130,7 +130,7 @@ func newWorld(t testing.TB) *world {
 	w.b = New(Config{
 		Leaser: w, Decider: w, Recorder: w, Placeholders: w, Issuer: w.agentCA,
 		Authenticate: func(agent, token string) bool { return token == "token-of-"+agent },
-		Dial: map[string]string{}, RootCAs: w.internet.pool, HeaderTimeout: 5 * time.Second,
+		Dial:         map[string]string{}, RootCAs: w.internet.pool, HeaderTimeout: 5 * time.Second,
 	})
 	t.Cleanup(w.b.Close)
 	return w

@@ -48,8 +48,14 @@ func (x *exchange) forward(ctx context.Context) bool {
 		if err == nil {
 			break
 		}
+		gone := x.unwatch()
 		u.close()
 		r = x.answerRefusal(err)
+		if gone {
+			x.endUpload(u)
+			x.recordEnd(ctx, agentGone)
+			return false
+		}
 		if !again && u.reused && x.unanswered(err) {
 			var fresh *upstream
 			if fresh, r = x.reach(ctx, true); r == nil && fresh.h2 == nil {
@@ -111,6 +117,7 @@ func (x *exchange) roundTrip(u *upstream) error {
 	x.mu.Lock()
 	x.answered = false
 	x.mu.Unlock()
+	x.watchFor(u.conn)
 	if err == nil && !x.whole && x.upload == nil {
 		x.upload = make(chan upload, 1)
 		go x.sendRest(u, x.up, make([]byte, 0, outBuffer))
@@ -182,7 +189,8 @@ func (x *exchange) answerRefusal(err error) *refusal {
 // answer passes the answer on, whose head is in x.resp, and settles the call.
 func (x *exchange) answer(ctx context.Context, u *upstream) bool {
 	r, err := x.respond(u)
-	if r == nil && err != nil && !x.began {
+	gone := x.unwatch()
+	if r == nil && err != nil && !x.began && !gone {
 		r = x.answerRefusal(err)
 	}
 	if r != nil {
@@ -198,7 +206,11 @@ func (x *exchange) answer(ctx context.Context, u *upstream) bool {
 	} else {
 		u.close()
 	}
-	x.recordEnd(ctx, x.ending(err))
+	why := x.ending(err)
+	if gone {
+		why = agentGone
+	}
+	x.recordEnd(ctx, why)
 	if err == nil && !sent {
 		x.linger()
 	}

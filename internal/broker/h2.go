@@ -30,6 +30,8 @@ func (x *exchange) overHTTP2(ctx context.Context, u *upstream) bool {
 		x.refuse(ctx, r)
 		return false
 	}
+	x.watchFor(closer(cancel))
+	defer x.unwatch()
 	timer := time.AfterFunc(x.b.cfg.HeaderTimeout, cancel)
 	res, err := u.h2.RoundTrip(req)
 	if late := !timer.Stop(); err != nil {
@@ -69,6 +71,11 @@ func (x *exchange) overHTTP2(ctx context.Context, u *upstream) bool {
 	x.recordEnd(ctx, x.ending(err))
 	return err == nil && sent && x.keepAlive()
 }
+
+// closer ends a stream by its context.
+type closer func()
+
+func (c closer) Close() error { c(); return nil }
 
 // httpRequest is the request as the HTTP/2 client takes it, read back from the
 // head that would go out by HTTP/1.1.

@@ -12,12 +12,19 @@ type registry struct {
 	conns map[*liveConn]struct{}
 }
 
-// liveConn is one agent connection. The credentials are those in use right now.
+// liveUse is what the policy allowed, to be asked again when it changes.
+type liveUse struct {
+	credential, host, method string
+	paths                    []string
+}
+
+// liveConn is one agent connection. The uses are those of right now.
 type liveConn struct {
 	reg   *registry
-	agent string
 	mu    sync.Mutex
-	using []string
+	agent string
+	using []liveUse
+	to    string      // "name:port", of a tunnel
 	ends  [2]net.Conn // the agent's and the upstream's
 	stop  func()      // ends a stream of an HTTP/2 upstream
 	cut   bool
@@ -47,12 +54,20 @@ func (l *liveConn) owner(agent string) {
 	l.mu.Unlock()
 }
 
-// use marks the connection as using a credential over upstream; it returns
-// false once the connection has been cut.
-func (l *liveConn) use(credential string) bool {
+// use marks the connection as using a credential; it returns false once the
+// connection has been cut.
+func (l *liveConn) use(u liveUse) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.using = append(l.using, credential)
+	l.using = append(l.using, u)
+	return !l.cut
+}
+
+// tunnel marks the connection as going through to a destination uninspected.
+func (l *liveConn) tunnel(to string, upstream net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.to, l.ends[1] = to, upstream
 	return !l.cut
 }
 
@@ -83,9 +98,11 @@ func (l *liveConn) wasCut() bool {
 	return l.cut
 }
 
-func (l *liveConn) end() {
+// end cuts the connection and says whether it had not been cut before.
+func (l *liveConn) end() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	before := l.cut
 	l.cut = true
 	if l.stop != nil {
 		l.stop()
@@ -95,6 +112,7 @@ func (l *liveConn) end() {
 			_ = c.Close()
 		}
 	}
+	return !before
 }
 
 func (r *registry) each(match func(*liveConn) bool) int {
@@ -106,10 +124,13 @@ func (r *registry) each(match func(*liveConn) bool) int {
 		}
 	}
 	r.mu.Unlock()
+	n := 0
 	for _, l := range hit {
-		l.end()
+		if l.end() {
+			n++
+		}
 	}
-	return len(hit)
+	return n
 }
 
 // Cut closes every connection that is using the credential at this moment,
@@ -119,7 +140,28 @@ func (b *Broker) Cut(credential string) int {
 	return b.live.each(func(l *liveConn) bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return slices.Contains(l.using, credential)
+		return slices.ContainsFunc(l.using, func(u liveUse) bool { return u.credential == credential })
+	})
+}
+
+// Recheck asks the policy again about all that is under way, closes what it no
+// longer allows, and says how many. Call it after a change of policy.
+func (b *Broker) Recheck() int {
+	return b.live.each(func(l *liveConn) bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.to != "" && !b.cfg.Decider.Egress(l.agent, l.to).Allow {
+			return true
+		}
+		for _, u := range l.using {
+			for _, path := range u.paths {
+				r := Request{Agent: l.agent, Credential: u.credential, Host: u.host, Method: u.method, Path: path}
+				if !b.cfg.Decider.Decide(r).Allow {
+					return true
+				}
+			}
+		}
+		return false
 	})
 }
 

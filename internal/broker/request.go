@@ -35,9 +35,6 @@ func (x *exchange) lend(ctx context.Context) *refusal {
 func (x *exchange) lendOne(ctx context.Context, m *match) *refusal {
 	name := m.lent.Credential
 	for range 3 {
-		if !x.live.use(name) {
-			return x.cutRefusal(name)
-		}
 		value, version, err := x.b.cfg.Leaser.Lease(ctx, x.e.name, name)
 		if err != nil {
 			return leaseRefusal(err, name)

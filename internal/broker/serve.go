@@ -56,7 +56,7 @@ func (b *Broker) accept(ctx context.Context, ln net.Listener, serve func(context
 			defer func() { _ = c.Close() }()
 			l := b.live.open(c)
 			defer l.close()
-			defer context.AfterFunc(ctx, l.end)()
+			defer context.AfterFunc(ctx, func() { l.end() })()
 			serve(ctx, c, l)
 		})
 	}

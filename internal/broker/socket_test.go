@@ -352,6 +352,50 @@ func TestHandshakeThatIsNone(t *testing.T) {
 	}
 }
 
+func TestPolicyChangeEndsWhatItForbids(t *testing.T) {
+	t.Parallel()
+	w, text, _ := discordWorld(t, func(s *wire, _ *http.Request, _ string) {
+		s.readMessage()
+		s.write(true, ws.Text, "ready")
+		s.read()
+	})
+	w.lineSite("git.example:22", "")
+	c, _ := w.socket(gatewayHost, "/")
+	c.write(true, ws.Text, `{"op":2,"d":{"token":"`+text+`"}}`)
+	if s := c.readMessage(); s != "ready" {
+		t.Fatalf("got %s", s)
+	}
+	tunnel, err := net.Dial("tcp", w.door("bot", "git.example", 22))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(tunnel, "hello\n")
+	if _, err := io.ReadFull(tunnel, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.b.Recheck(); n != 0 {
+		t.Errorf("%d connections were cut that are allowed", n)
+	}
+	w.mu.Lock()
+	clear(w.grants)
+	w.mu.Unlock()
+	if n := w.b.Recheck(); n != 1 {
+		t.Errorf("%d connections were cut of one that lost its grant", n)
+	}
+	if f := c.read(); f.op != 99 {
+		t.Errorf("got %+v", f)
+	}
+	w.mu.Lock()
+	w.denied["git.example:22"] = true
+	w.mu.Unlock()
+	if n := w.b.Recheck(); n != 1 {
+		t.Errorf("%d tunnels were cut", n)
+	}
+	if _, err := tunnel.Read(make([]byte, 1)); err == nil {
+		t.Error("the tunnel goes on")
+	}
+}
+
 func TestCutEndsStreams(t *testing.T) {
 	t.Parallel()
 	w, text, _ := discordWorld(t, func(s *wire, _ *http.Request, _ string) {

@@ -23,7 +23,7 @@ func (s *session) tunnel(ctx context.Context, answerable bool) bool {
 		return true
 	}
 	defer func() { _ = up.Close() }()
-	if !s.live.upstream(up) {
+	if !s.live.tunnel(s.t.key, up) {
 		return true
 	}
 	start := s.b.cfg.Now()
