@@ -13,56 +13,80 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const (
+	plainMount = unix.MS_NOSUID | unix.MS_NODEV
+	dataMount  = plainMount | unix.MS_NOEXEC
+)
+
+// runDir is where the host keeps its sockets; inside it is always a fresh one.
+const runDir = "/run"
+
 // setUpMounts gives the mount namespace its view of the files.
 func setUpMounts(s *start) error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("separating the mounts: %w", err)
-	}
-	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return fmt.Errorf("mounting /proc: %w", err)
 	}
 	shown, err := hold(s.Shown)
 	if err != nil {
 		return err
 	}
 	defer shown.close()
-	scratch, err := openScratch(s.Scratch)
-	if err != nil {
-		return err
-	}
 	for _, path := range s.ReadOnly {
 		if err := readOnly(path); err != nil {
 			return err
 		}
 	}
-	for _, path := range s.Masked {
-		if err := scratch.cover(path, nil, 0); err != nil {
-			return err
-		}
+	c, err := openCover()
+	if err != nil {
+		return err
 	}
-	for _, path := range outermost(s.Hidden) {
-		if path == s.Scratch {
-			continue // covered last: the files of the overlay lie in it
-		}
-		if err := scratch.hide(path); err != nil {
-			return err
-		}
+	if err := c.everything(s); err != nil {
+		return errors.Join(err, c.close())
+	}
+	if err := c.close(); err != nil {
+		return err
+	}
+	if err := freshRun(s); err != nil {
+		return err
 	}
 	if err := shown.bind(); err != nil {
 		return err
 	}
-	for path, data := range s.Overlay {
-		if err := scratch.cover(path, data, 0o444); err != nil {
+	for _, path := range c.hidden { // only now, because places for what is shown were made in them
+		if err := seal(path, 0); err != nil {
 			return err
 		}
 	}
-	return scratch.close()
+	if err := freshDevices(s.AsRoot); err != nil {
+		return err
+	}
+	return freshProc(s.AsRoot)
+}
+
+// freshProc mounts /proc for the new process namespace. Where the system covers
+// parts of its own (a container), that is forbidden; then the old one stays,
+// which shows the processes of the host but none of their memory: they are in
+// another user namespace.
+func freshProc(asRoot bool) error {
+	err := unix.Mount("proc", "/proc", "proc", dataMount, "")
+	if err != nil && !(errors.Is(err, unix.EPERM) && !asRoot) {
+		return fmt.Errorf("mounting /proc: %w", err)
+	}
+	if !asRoot {
+		return nil
+	}
+	for _, path := range []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/sys"} {
+		if err := readOnly(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readOnly makes what is at path unchangeable; what is not there is passed over.
 func readOnly(path string) error {
 	if err := unix.Mount(path, path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EACCES) {
 			return nil
 		}
 		return fmt.Errorf("making %s read-only: %w", path, err)
@@ -73,115 +97,189 @@ func readOnly(path string) error {
 // seal makes the mount at path read-only and leaves its other flags as they are.
 func seal(path string, flags uint) error {
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	if err := unix.MountSetattr(unix.AT_FDCWD, path, flags, &attr); err != nil {
+	err := unix.MountSetattr(unix.AT_FDCWD, path, flags, &attr)
+	if errors.Is(err, unix.ENOSYS) { // before Linux 5.12
+		err = sealOne(path)
+	}
+	if err != nil {
 		return fmt.Errorf("making %s read-only: %w", path, err)
 	}
 	return nil
 }
 
-// scratch is where the files of the overlay lie: a file system in memory over a
-// directory that is covered once more in the end.
-type scratch struct {
-	dir   string
-	count int
+// sealOne does so for a single mount, with the flags that the kernel wants to be
+// told again.
+func sealOne(path string) error {
+	var now unix.Statfs_t
+	if err := unix.Statfs(path, &now); err != nil {
+		return err
+	}
+	const kept = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME
+	return unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|uintptr(now.Flags)&kept, "")
 }
 
-func openScratch(dir string) (*scratch, error) {
-	if dir == "" {
-		return nil, errors.New("no directory was given for the files of the sandbox")
-	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0755,size=16m"); err != nil {
-		return nil, fmt.Errorf("covering %s: %w", dir, err)
-	}
-	return &scratch{dir: dir}, nil
+// cover puts files of ours over others. They lie on a file system in memory that
+// has no place of its own once it is closed.
+type cover struct {
+	count  int
+	hidden []string
 }
 
-// close covers the directory itself.
-func (s *scratch) close() error { return cover(s.dir) }
+func openCover() (*cover, error) {
+	if err := unix.Mount("tmpfs", runDir, "tmpfs", dataMount, "mode=0755,size=32m"); err != nil {
+		return nil, fmt.Errorf("covering %s: %w", runDir, err)
+	}
+	return &cover{}, nil
+}
 
-// cover hides a directory under an empty one that cannot be changed.
-func cover(dir string) error {
-	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if err := unix.Mount("tmpfs", dir, "tmpfs", flags|unix.MS_RDONLY, "mode=0555,size=4k"); err != nil {
-		return fmt.Errorf("covering %s: %w", dir, err)
+func (c *cover) close() error {
+	if err := unix.Unmount(runDir, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("covering %s: %w", runDir, err)
+	}
+	return nil
+}
+
+// everything covers what the start names outside of /run.
+func (c *cover) everything(s *start) error {
+	for _, path := range s.Masked {
+		if err := c.put(path, nil, 0); err != nil {
+			return err
+		}
+	}
+	for _, path := range outermost(s.Hidden) {
+		if below(path, runDir) {
+			continue
+		}
+		if err := c.hide(path); err != nil {
+			return err
+		}
+	}
+	for _, o := range s.Overlay {
+		if err := c.put(o.Path, o.data, 0o444); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // hide makes path empty: a directory stays one, anything else becomes a file
-// that cannot be read. /run stays writable, because programs expect it to be.
-func (s *scratch) hide(path string) error {
-	info, err := os.Stat(path)
+// that cannot be read.
+func (c *cover) hide(path string) error {
+	path, info, err := target(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
 	case err != nil:
 		return fmt.Errorf("covering %s: %w", path, err)
-	case !info.IsDir():
-		return s.cover(path, nil, 0)
-	case path == "/run":
-		if err := unix.Mount("tmpfs", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
-			return fmt.Errorf("covering %s: %w", path, err)
-		}
+	case info == nil || below(path, runDir):
 		return nil
+	case !info.IsDir():
+		return c.put(path, nil, 0)
 	}
-	return cover(path)
+	if err := unix.Mount("tmpfs", path, "tmpfs", plainMount, "mode=0555,size=64k"); err != nil {
+		return fmt.Errorf("covering %s: %w", path, err)
+	}
+	c.hidden = append(c.hidden, path)
+	return nil
 }
 
-// cover puts a file of ours over the one at path. Links are followed, and what
-// is missing is made where that can be done: only on a file system of ours.
-func (s *scratch) cover(path string, data []byte, mode fs.FileMode) error {
-	target, err := resolved(path)
+// put puts a file of ours over the one at path; what is not there stays so.
+func (c *cover) put(path string, data []byte, mode fs.FileMode) error {
+	path, info, err := target(path)
 	if err != nil {
 		return fmt.Errorf("covering %s: %w", path, err)
 	}
-	if err := ensureFile(target); err != nil {
-		if data == nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-			return nil // not there, so there is nothing to cover
-		}
+	if info == nil || info.IsDir() || below(path, runDir) {
+		return nil
+	}
+	c.count++
+	own := filepath.Join(runDir, strconv.Itoa(c.count))
+	if err := write(own, data, mode); err != nil {
 		return fmt.Errorf("covering %s: %w", path, err)
 	}
-	s.count++
-	own := filepath.Join(s.dir, strconv.Itoa(s.count))
-	if err := os.WriteFile(own, data, 0o600); err != nil {
+	if err := unix.Mount(own, path, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("covering %s: %w", path, err)
 	}
-	if err := os.Chmod(own, mode); err != nil {
-		return fmt.Errorf("covering %s: %w", path, err)
-	}
-	if err := unix.Mount(own, target, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("covering %s: %w", path, err)
-	}
-	return seal(target, 0)
+	return seal(path, 0)
 }
 
-// resolved follows the links of path; its last elements may be missing.
-func resolved(path string) (string, error) {
+// write makes a file with exactly this mode.
+func write(path string, data []byte, mode fs.FileMode) error {
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
+}
+
+// target follows the links of path. Without a file there, or where it cannot be
+// reached (and so by no command either), info is nil.
+func target(path string) (string, fs.FileInfo, error) {
+	resolved, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		var info fs.FileInfo
+		if info, err = os.Lstat(resolved); err == nil {
+			return resolved, info, nil
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOTDIR) {
+		return path, nil, nil
+	}
+	return path, nil, err
+}
+
+// freshRun mounts an empty /run that programs can use as they expect, with the
+// files of the overlay that belong there.
+func freshRun(s *start) error {
+	links := map[string]string{}
+	for _, o := range s.Overlay {
+		links[o.Path] = landing(o.Path)
+	}
+	if err := unix.Mount("tmpfs", runDir, "tmpfs", plainMount, "mode=0755"); err != nil {
+		return fmt.Errorf("covering %s: %w", runDir, err)
+	}
+	uid := os.Getuid()
+	if s.User != nil {
+		uid = int(s.User.UID)
+	}
+	own := filepath.Join(runDir, "user", strconv.Itoa(uid))
+	if err := errors.Join(os.MkdirAll(own, 0o700), os.Mkdir(filepath.Join(runDir, "lock"), 0o777),
+		os.Chmod(filepath.Join(runDir, "user"), 0o755), os.Chmod(filepath.Join(runDir, "lock"), 0o1777)); err != nil {
+		return err
+	}
+	if uid != os.Getuid() {
+		if err := os.Chown(own, uid, int(s.User.GID)); err != nil {
+			return err
+		}
+	}
+	for _, o := range s.Overlay {
+		path := links[o.Path]
+		if !below(path, runDir) {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := write(path, o.data, 0o444); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// landing is where the links of path lead, even where nothing is there.
+func landing(path string) string {
 	for range 40 {
 		link, err := os.Readlink(path)
 		if err != nil {
-			return path, nil
+			break
 		}
 		if !filepath.IsAbs(link) {
 			link = filepath.Join(filepath.Dir(path), link)
 		}
 		path = link
 	}
-	return "", unix.ELOOP
-}
-
-func ensureFile(path string) error {
-	if _, err := os.Lstat(path); err == nil {
-		return nil
+	if rest, found := strings.CutPrefix(path, "/var/run/"); found {
+		return filepath.Join(runDir, rest)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	return file.Close()
+	return path
 }
 
 // held are paths that were opened before what lies above them is hidden.
@@ -198,7 +296,7 @@ func hold(paths []string) (held, error) {
 			h.close()
 			return nil, fmt.Errorf("showing %s: %w", path, err)
 		}
-		h[path] = fd
+		h[landing(path)] = fd
 	}
 	return h, nil
 }
@@ -227,7 +325,13 @@ func makePlace(path string, dir bool) error {
 	if dir {
 		return os.MkdirAll(path, 0o755)
 	}
-	return ensureFile(path)
+	if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, nil, 0o644)
 }
 
 func (h held) close() {
@@ -236,17 +340,23 @@ func (h held) close() {
 	}
 }
 
+// below says whether path is dir or lies in it.
+func below(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
 // outermost leaves out what lies below another of the paths.
 func outermost(paths []string) []string {
-	sorted := slices.Clone(paths)
+	sorted := make([]string, 0, len(paths))
+	for _, path := range paths {
+		sorted = append(sorted, filepath.Clean(path))
+	}
 	slices.Sort(sorted)
 	var kept []string
 	for _, path := range sorted {
-		path = filepath.Clean(path)
-		if len(kept) > 0 && (path == kept[len(kept)-1] || strings.HasPrefix(path, strings.TrimSuffix(kept[len(kept)-1], "/")+"/")) {
-			continue
+		if !slices.ContainsFunc(kept, func(outer string) bool { return below(path, outer) }) {
+			kept = append(kept, path)
 		}
-		kept = append(kept, path)
 	}
 	return kept
 }

@@ -68,3 +68,6 @@ func netlink(protocol int, messages []byte, answers int) error {
 			}
 			b = b[min((length+3)&^3, len(b)):]
 		}
+	}
+	return nil
+}

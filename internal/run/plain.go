@@ -1,72 +1,74 @@
 package run
 
 import (
+	"errors"
 	"os"
 	osexec "os/exec"
-	"os/signal"
+	"runtime"
 	"syscall"
 
 	"postern/internal/fail"
 )
 
-// StartPlain starts the command without namespaces: the cooperative mode, in
-// which a program that ignores the proxy variables goes its own way. It waits
-// and gives the exit code as Wait does.
+// StartPlain runs the command without namespaces: the cooperative mode, in which
+// a program that ignores the proxy variables goes its own way. It gives the exit
+// code as Wait does; of s only Command, Dir, Env, User, the streams and Filter
+// count.
 func StartPlain(s Spec) (int, error) {
-	stdio, err := newStdio(s)
+	if len(s.Command) == 0 {
+		return exitOurs, fail.New(fail.Invalid, "P-E124", "there is no command to start")
+	}
+	path, err := lookUp(s.Command[0], s.Dir, s.Env)
 	if err != nil {
-		return 125, err
+		return exitOf(err), notStarted(s.Command[0], exitOf(err), reason(err))
 	}
-	defer stdio.restore()
-	path, err := lookUp(s.Command[0], s.Env)
+	d, err := newStdio(s)
 	if err != nil {
-		return exitOf(err), fail.New(fail.NotFound, "P-E127", "%s could not be started", s.Command[0]).Wrap(err)
+		return exitOurs, err
 	}
-	cmd := &osexec.Cmd{
-		Path: path, Args: s.Command, Env: s.Env, Dir: s.Dir,
-		Stdin: stdio.childIn, Stdout: stdio.childOut, Stderr: stdio.childErr,
-		SysProcAttr: &syscall.SysProcAttr{Setsid: stdio.tty != nil, Setctty: stdio.tty != nil},
-	}
+	defer d.restore()
+	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if s.User != nil {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: s.User.UID, Gid: s.User.GID, Groups: s.User.Groups}
+		attr.Credential = &syscall.Credential{Uid: s.User.UID, Gid: s.User.GID, Groups: s.User.Groups}
 	}
+	runtime.LockOSThread() // the command dies with this thread
+	defer runtime.UnlockOSThread()
+	streams, master := d.child, []*os.File(nil)
+	if d.tty {
+		ours, slave, err := openTerminal(d.size())
+		if err != nil {
+			return exitOurs, ownFailure(err)
+		}
+		d.opened = append(d.opened, slave)
+		streams, master = []*os.File{slave, slave, slave}, []*os.File{ours}
+		attr.Setctty = true
+		if s.User != nil {
+			_ = slave.Chown(int(s.User.UID), -1)
+		}
+	}
+	cmd := &osexec.Cmd{Path: path, Args: s.Command, Env: s.Env, Dir: s.Dir, Stdin: streams[0], Stdout: streams[1], Stderr: streams[2], SysProcAttr: attr}
 	if err := cmd.Start(); err != nil {
-		return exitOf(err), fail.New(fail.Invalid, "P-E126", "%s could not be started", s.Command[0]).Wrap(err)
+		closeAll(master)
+		return exitOf(err), notStarted(s.Command[0], exitOf(err), reason(err))
 	}
-	stdio.started()
-	stdio.release(nil)
-	stop := forward(func(number syscall.Signal) { _ = cmd.Process.Signal(number) }, stdio.tty != nil || s.Stdin != nil && isTerminal(s.Stdin))
-	defer stop()
-	_ = cmd.Wait()
-	if err := stdio.finish(); err != nil {
-		return 125, err
+	d.handedOver()
+	send := func(number syscall.Signal, group bool) {
+		pid := cmd.Process.Pid
+		if group {
+			pid = -pid
+		}
+		_ = syscall.Kill(pid, number)
+	}
+	if err := d.begin(master, send); err != nil {
+		return exitOurs, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	_ = cmd.Wait() // the state has the code
+	if err := d.finish(); err != nil {
+		return exitOurs, err
 	}
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
 		return 128 + int(status.Signal()), nil
 	}
 	return status.ExitStatus(), nil
-}
-
-// Forward passes the signals that this process gets on to the command, until
-// stop.
-func (p *Process) Forward() (stop func()) {
-	return forward(p.Signal, p.stdio.tty != nil || p.spec.Stdin != nil && isTerminal(p.spec.Stdin))
-}
-
-// forward passes signals on. At a terminal the keyboard's signals reach the
-// command by themselves, so that they are not sent a second time.
-func forward(send func(syscall.Signal), atTerminal bool) (stop func()) {
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	go func() {
-		for s := range signals {
-			number := s.(syscall.Signal)
-			if atTerminal && (number == syscall.SIGINT || number == syscall.SIGQUIT) {
-				continue
-			}
-			send(number)
-		}
-	}()
-	return func() { signal.Stop(signals); close(signals) }
 }

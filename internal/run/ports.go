@@ -5,22 +5,15 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
 	"postern/internal/fail"
 )
 
-// carry serves a listening socket that was made inside by connecting to the
-// host's service at the same address.
-func carry(fd int, to netip.AddrPort) (stop func(), err error) {
-	inside, err := listener(fd)
-	if err != nil {
-		return nil, err
-	}
-	go accept(inside, func() (net.Conn, error) { return net.DialTimeout("tcp", to.String(), 10*time.Second) })
-	return func() { _ = inside.Close() }, nil
+// dialHost connects to a service of the host.
+func dialHost(at netip.AddrPort) func() (net.Conn, error) {
+	return func() (net.Conn, error) { return net.DialTimeout("tcp", at.String(), 10*time.Second) }
 }
 
 // accept joins every connection of ln with one that dial opens.
@@ -36,21 +29,25 @@ func accept(ln net.Listener, dial func() (net.Conn, error)) {
 			if err != nil {
 				return
 			}
-			join(conn, other)
+			defer other.Close()
+			copyBoth(conn, other)
 		}()
 	}
 }
 
-// join copies both ways until both ends are done.
-func join(a, b net.Conn) {
-	defer b.Close()
+// copyBoth copies both ways until both ends are done; between two sockets the
+// kernel does it.
+func copyBoth(a, b net.Conn) {
 	var both sync.WaitGroup
 	for _, way := range [][2]net.Conn{{a, b}, {b, a}} {
 		both.Go(func() {
-			_, _ = io.Copy(way[0], way[1])
-			if tcp, ok := way[0].(*net.TCPConn); ok {
+			_, err := io.Copy(way[0], way[1])
+			if tcp, isTCP := way[0].(*net.TCPConn); isTCP && err == nil {
 				_ = tcp.CloseWrite()
+				return
 			}
+			_ = a.Close()
+			_ = b.Close()
 		})
 	}
 	both.Wait()
@@ -61,10 +58,9 @@ func (p *Process) publish() error {
 	for _, port := range p.spec.Publish {
 		ln, err := net.Listen("tcp", port.Host.String())
 		if err != nil {
-			p.kill()
 			return fail.New(fail.Unavailable, "P-E125", "port %s cannot be published", port.Host).Wrap(err).Hint("--publish ADDR:PORT   another address or port")
 		}
-		p.closers = append(p.closers, func() { _ = ln.Close() })
+		p.onClose(func() { _ = ln.Close() })
 		go accept(ln, func() (net.Conn, error) { return p.dialInside(port.Port) })
 	}
 	return nil
@@ -74,49 +70,17 @@ func (p *Process) publish() error {
 func (p *Process) dialInside(port uint16) (net.Conn, error) {
 	id, box := p.newJob()
 	defer p.forget(id)
-	if err := p.send(message{Dial: port, Job: id}); err != nil {
+	if err := p.control.send(message{Dial: port, Job: id}); err != nil {
 		return nil, err
 	}
 	select {
 	case a := <-box:
+		defer closeAll(a.files)
 		if len(a.files) != 1 {
 			return nil, errors.New(a.message.Error)
 		}
-		file := os.NewFile(uintptr(a.files[0]), "published")
-		defer file.Close()
-		return net.FileConn(file)
+		return net.FileConn(a.files[0])
 	case <-p.ended:
 		return nil, errors.New("the command has ended")
-	}
-}
-
-func (p *Process) forget(id int) {
-	p.jobs.Lock()
-	defer p.jobs.Unlock()
-	delete(p.waiting, id)
-}
-
-// Exec starts one more command in the same sandbox, with files as its standard
-// descriptors, and gives its exit code. signals are passed on to it.
-func (p *Process) Exec(command []string, dir string, env []string, files [3]*os.File, signals <-chan int) (int, error) {
-	id, box := p.newJob()
-	defer p.forget(id)
-	m := message{Exec: &exec{Command: command, Dir: dir, Env: env, User: p.spec.User}, Job: id}
-	if err := p.send(m, int(files[0].Fd()), int(files[1].Fd()), int(files[2].Fd())); err != nil {
-		return 125, ownFailure(err)
-	}
-	for {
-		select {
-		case a := <-box:
-			return a.message.Code, nil
-		case number, more := <-signals:
-			if !more {
-				signals = nil
-				continue
-			}
-			_ = p.send(message{Signal: number, Job: id})
-		case <-p.ended:
-			return 125, ownFailure(errors.New("the sandbox has ended"))
-		}
 	}
 }

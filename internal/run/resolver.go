@@ -35,12 +35,12 @@ type resolver struct {
 }
 
 // newResolver serves a datagram and a listening socket until close.
-func newResolver(datagram, stream int) (*resolver, error) {
-	packets, err := packetConn(datagram)
+func newResolver(datagram, stream *os.File) (*resolver, error) {
+	packets, err := net.FilePacketConn(datagram)
 	if err != nil {
 		return nil, err
 	}
-	streams, err := listener(stream)
+	streams, err := net.FileListener(stream)
 	if err != nil {
 		return nil, errors.Join(err, packets.Close())
 	}
@@ -48,18 +48,6 @@ func newResolver(datagram, stream int) (*resolver, error) {
 	go r.servePackets()
 	go r.serveStreams()
 	return r, nil
-}
-
-func packetConn(fd int) (net.PacketConn, error) {
-	file := os.NewFile(uintptr(fd), "resolver")
-	defer file.Close()
-	return net.FilePacketConn(file)
-}
-
-func listener(fd int) (net.Listener, error) {
-	file := os.NewFile(uintptr(fd), "listener")
-	defer file.Close()
-	return net.FileListener(file)
 }
 
 func (r *resolver) close() {

@@ -97,8 +97,8 @@ func sandbox(t *testing.T, script string, change func(*run.Spec), served func(ne
 	}
 	spec := run.Spec{
 		Command: []string{"sh", "-c", script}, Dir: dir, Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + dir},
-		Scratch: scratch, Hidden: []string{scratch, "/run"}, Stdin: null, Stdout: writer, Stderr: writer,
-		Overlay: map[string][]byte{"/etc/resolv.conf": []byte("nameserver 127.0.0.53\n")},
+		Hidden: []string{scratch}, Stdin: null, Stdout: writer, Stderr: writer,
+		Overlay: map[string][]byte{},
 	}
 	if change != nil {
 		change(&spec)
@@ -368,7 +368,7 @@ func TestNothingOutlivesTheParent(t *testing.T) {
 	dir := t.TempDir()
 	p, err := run.Start(t.Context(), run.Spec{
 		Command: []string{"sh", "-c", "sleep 600 & echo up; wait"}, Dir: dir, Env: []string{"PATH=/usr/bin:/bin"},
-		Scratch: dir, Hidden: []string{dir}, Stdout: writer, Stderr: writer,
+		Stdout: writer, Stderr: writer,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -396,7 +396,7 @@ func TestNothingOutlivesTheParent(t *testing.T) {
 func BenchmarkTrue(b *testing.B) {
 	dir := b.TempDir()
 	for b.Loop() {
-		p, err := run.Start(b.Context(), run.Spec{Command: []string{"true"}, Dir: dir, Env: []string{"PATH=/usr/bin:/bin"}, Scratch: dir, Hidden: []string{dir}})
+		p, err := run.Start(b.Context(), run.Spec{Command: []string{"true"}, Dir: dir, Env: []string{"PATH=/usr/bin:/bin"}})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -32,13 +32,14 @@ type message struct {
 	Done    bool   `json:"done,omitempty"`    // the command has ended, or the dial (the connection travels along)
 	Code    int    `json:"code,omitempty"`
 	Error   string `json:"error,omitempty"`
+	Denied  bool   `json:"denied,omitempty"` // the error is the system's refusal
 
 	Job int `json:"job,omitempty"` // which command or dial is meant; 0 is the first command
 }
 
 // start is a Spec as it travels inside, followed by the bytes of its overlay.
 type start struct {
-	Map      bool // map the own ids, which nobody outside did
+	Map      *User // our own ids, which nobody outside could map
 	User     *User
 	Powerful bool // root of the host, not of a user namespace: the commands change the user
 	AsRoot   bool // the commands are root
