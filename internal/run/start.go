@@ -280,6 +280,18 @@ func (p *Process) Release() error {
 	return p.stdio.begin(p.first.files, p.signal)
 }
 
+// Signal sends a signal to the command.
+func (p *Process) Signal(s syscall.Signal) { p.signal(s, false) }
+
+// Forward passes the signals that this process gets on to the released command,
+// until stop: it is what makes Ctrl-C, Ctrl-Z and a change of the window work.
+func (p *Process) Forward() (stop func()) {
+	if p.stdio == nil || p.stdio.send == nil {
+		return func() {}
+	}
+	return p.stdio.passSignals()
+}
+
 // signal sends a signal to the command, or to its process group.
 func (p *Process) signal(s syscall.Signal, group bool) {
 	_ = p.control.send(message{Signal: int(s), Group: group})
@@ -335,6 +347,9 @@ func (p *Process) listen() {
 // inside is gone when it returns, and all output is out.
 func (p *Process) Wait() (int, error) {
 	defer p.abandon()
+	if p.stdio == nil {
+		return exitOurs, nil
+	}
 	result, err := p.result()
 	if err != nil {
 		return exitOurs, err
@@ -356,9 +371,6 @@ func (p *Process) Wait() (int, error) {
 
 // result waits for the end of the command.
 func (p *Process) result() (answer, error) {
-	if p.stdio == nil {
-		return answer{}, ownFailure(errors.New("the command was not released"))
-	}
 	last, box := p.first, p.job(0)
 	for !last.message.Done {
 		select {

@@ -155,7 +155,7 @@ func (d *stdio) size() (rows, columns uint16) {
 	return size.Row, size.Col
 }
 
-// begin carries bytes and signals until restore. The command's terminal is the
+// begin carries bytes until restore. The command's terminal is the
 // file that came from inside.
 func (d *stdio) begin(files []*os.File, send func(s syscall.Signal, group bool)) error {
 	d.send = send
@@ -174,7 +174,6 @@ func (d *stdio) begin(files []*os.File, send func(s syscall.Signal, group bool))
 		}
 		go func() { _, _ = io.Copy(d.master, d.spec.Stdin) }()
 	}
-	d.passSignals()
 	for _, s := range d.streams {
 		d.copies.Go(func() {
 			if err := s.carry(); err != nil {
@@ -237,11 +236,11 @@ func (s stream) carry() error {
 	}
 }
 
-// passSignals passes the signals that we get on to the command. What a keyboard
+// passSignals passes the signals that we get on to the command, until stop. What a keyboard
 // sends is for all of its process group, as at a terminal; the rest for the
 // command alone, as from a supervisor. Where the command has a terminal the
 // keyboard's signals come about in there, and are not sent a second time.
-func (d *stdio) passSignals() {
+func (d *stdio) passSignals() (stop func()) {
 	keyboard := !d.tty && hasTerminal()
 	wanted := []os.Signal{syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGWINCH}
 	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP} {
@@ -255,13 +254,13 @@ func (d *stdio) passSignals() {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, wanted...)
 	done := make(chan struct{})
-	d.stops = append(d.stops, func() { signal.Stop(signals); close(signals); <-done })
 	go func() {
 		defer close(done)
 		for s := range signals {
 			d.pass(s.(syscall.Signal), keyboard)
 		}
 	}()
+	return func() { signal.Stop(signals); close(signals); <-done }
 }
 
 func (d *stdio) pass(s syscall.Signal, keyboard bool) {
