@@ -79,7 +79,7 @@ func (x *exchange) reach(ctx context.Context, fresh bool) (*upstream, *refusal) 
 	if err != nil {
 		return nil, dialRefusal(err, x.t)
 	}
-	if u.h2 == nil && !x.live.upstream(u.conn) {
+	if u.h2 == nil && !x.live.upstream(u.socket()) {
 		u.close()
 		return nil, forbidden(ruleLease, "the connection was cut")
 	}
@@ -117,7 +117,7 @@ func (x *exchange) roundTrip(u *upstream) error {
 	x.mu.Lock()
 	x.answered = false
 	x.mu.Unlock()
-	x.watchFor(u.conn)
+	x.watchFor(u.socket())
 	if err == nil && !x.whole && x.upload == nil {
 		x.upload = make(chan upload, 1)
 		go x.sendRest(u, x.up, make([]byte, 0, outBuffer))

@@ -55,6 +55,14 @@ func (p *patient) Read(b []byte) (int, error) {
 	return p.conn.Read(b)
 }
 
+// socket is the connection below TLS: closing it never waits for the peer.
+func (u *upstream) socket() net.Conn {
+	if secure, ok := u.conn.(*tls.Conn); ok {
+		return secure.NetConn()
+	}
+	return u.conn
+}
+
 // close ends the connection; one of HTTP/2 goes on, for its other streams.
 func (u *upstream) close() {
 	if u.h2 != nil {

@@ -205,17 +205,14 @@ func (o *outlet) end() {
 		x.got += int64(len(x.out) - o.start)
 		return
 	}
-	data := x.out[o.start+chunkRoom:]
+	data := x.out[o.start+http1.ChunkRoom:]
 	x.got += int64(len(data))
-	if len(data) > chunkSize*2-chunkRoom-1 { // replacements may be much longer than the values
+	if len(data) > http1.MaxChunk { // replacements may be much longer than the values
 		x.out = appendChunk(x.out[:o.start], append([]byte(nil), data...))
 		return
 	}
 	x.out = http1.CloseChunk(x.out, o.start)
 }
-
-// chunkRoom is what http1.OpenChunk keeps free.
-const chunkRoom = 6
 
 func (o *outlet) send() error {
 	o.end()

@@ -203,7 +203,7 @@ func (e *agentEntry) serverTLS(b *Broker) *tls.Config {
 	e.tlsOnce.Do(func() {
 		e.tls = &tls.Config{
 			MinVersion: tls.VersionTLS12,
-			NextProtos: []string{"http/1.1"},
+			NextProtos: []string{"http/1.1", "http/1.0"},
 			// The agent is on this machine: a post-quantum share buys nothing here.
 			CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256},
 			GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {

@@ -26,14 +26,14 @@ func AppendStatus(dst []byte, status int, reason []byte) []byte {
 	return append(dst, "\r\n"...)
 }
 
-// sizeRoom is kept free in front of a chunk for its size line.
-const sizeRoom = 6
+// ChunkRoom is kept free in front of a chunk for its size line.
+const ChunkRoom = 6
 
-// maxChunk is the largest chunk that is written.
-const maxChunk = 0xffff - sizeRoom
+// MaxChunk is the most that a chunk may hold.
+const MaxChunk = 0xffff
 
-// OpenChunk makes room for a chunk in dst and returns where it begins; the
-// data is appended behind, then CloseChunk ends it.
+// OpenChunk makes room for a chunk in dst and returns where it begins; at most
+// MaxChunk bytes of data are appended behind ChunkRoom, then CloseChunk ends it.
 func OpenChunk(dst []byte) ([]byte, int) {
 	return append(dst, "0000\r\n"...), len(dst)
 }
@@ -41,15 +41,15 @@ func OpenChunk(dst []byte) ([]byte, int) {
 // CloseChunk ends the chunk that begins at start: without data it takes the
 // room back.
 func CloseChunk(dst []byte, start int) []byte {
-	n := len(dst) - start - sizeRoom
+	n := len(dst) - start - ChunkRoom
 	if n == 0 {
 		return dst[:start]
 	}
-	var size [sizeRoom]byte
+	var size [ChunkRoom]byte
 	line := append(strconv.AppendUint(size[:0], uint64(n), 16), "\r\n"...)
 	copy(dst[start:], line)
-	if len(line) < sizeRoom {
-		moved := copy(dst[start+len(line):], dst[start+sizeRoom:])
+	if len(line) < ChunkRoom {
+		moved := copy(dst[start+len(line):], dst[start+ChunkRoom:])
 		dst = dst[:start+len(line)+moved]
 	}
 	return append(dst, "\r\n"...)
@@ -63,6 +63,3 @@ func AppendEnd(dst []byte, trailers []Field) []byte {
 	}
 	return append(dst, "\r\n"...)
 }
-
-// ChunkFits says whether n more bytes fit the chunk that begins at start.
-func ChunkFits(dst []byte, start, n int) bool { return len(dst)-start+n <= maxChunk }

@@ -35,11 +35,8 @@ const (
 	CodeInternal    = 1011
 )
 
-// MaxControl bounds the payload of a control frame, MaxHeader a frame's header.
-const (
-	MaxControl = 125
-	MaxHeader  = 14
-)
+// MaxControl bounds the payload of a control frame.
+const MaxControl = 125
 
 // ErrMore means that the bytes so far are the beginning of a header.
 var ErrMore = errors.New("ws: more bytes are needed")
