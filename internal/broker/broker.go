@@ -138,6 +138,7 @@ type Broker struct {
 	live    registry
 	stats   counters
 	ids     ids
+	limit   int // connections that a listener serves at a time
 
 	mu     sync.Mutex
 	agents map[string]*agentEntry
@@ -161,7 +162,7 @@ func New(cfg Config) *Broker {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	b := &Broker{cfg: cfg, agents: map[string]*agentEntry{}}
+	b := &Broker{cfg: cfg, agents: map[string]*agentEntry{}, limit: connectionLimit()}
 	b.resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -201,6 +202,38 @@ func TestUpstreamConnectionsAreReused(t *testing.T) {
 	}
 	if len(seen) > callers {
 		t.Errorf("%d upstream connections for %d callers", len(seen), callers)
+	}
+}
+
+// One agent cannot use up the descriptors of all.
+func TestConnectionsBeyondTheLimitWait(t *testing.T) {
+	t.Parallel()
+	w, text, _ := echoWorld(t, func(http.ResponseWriter, *http.Request, string) {})
+	w.b.limit = 1
+	door := w.door("bot", anthropicHost, 443)
+	idle, err := net.Dial("tcp", door)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() {
+		c, err := tls.Dial("tcp", door, &tls.Config{RootCAs: w.agentCA.pool, ServerName: anthropicHost})
+		if err == nil {
+			err = c.Close()
+		}
+		served <- err
+	}()
+	select {
+	case err := <-served:
+		t.Fatalf("served beyond the limit: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	if res, _ := get(t, w.client("bot", anthropicHost), anthropicURL, "X-Api-Key", text); res.StatusCode != 200 {
+		t.Errorf("another listener answered with %d", res.StatusCode)
+	}
+	_ = idle.Close()
+	if err := <-served; err != nil {
+		t.Errorf("not served when there was room: %v", err)
 	}
 }
 

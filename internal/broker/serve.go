@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/broker/http1"
 	"postern/internal/event"
 )
@@ -31,13 +33,34 @@ func (b *Broker) ServeTransparent(ctx context.Context, ln net.Listener, agent st
 	})
 }
 
+// shareOfFiles is how much of the descriptors one listener's connections may
+// take up, in hundredths: each has two, and other agents need theirs.
+const shareOfFiles = 45
+
+// connectionLimit is how many connections one listener serves at a time; more
+// wait in the kernel's queue.
+func connectionLimit() int {
+	const least = 256
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return least
+	}
+	return int(max(least, min(limit.Cur, 1<<20)*shareOfFiles/100))
+}
+
 // accept serves each connection of ln on a goroutine of its own.
 func (b *Broker) accept(ctx context.Context, ln net.Listener, serve func(context.Context, net.Conn, *liveConn)) error {
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
 	var open sync.WaitGroup
 	defer open.Wait()
+	free := make(chan struct{}, b.limit)
 	for {
+		select {
+		case free <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
 		c, err := ln.Accept()
 		switch {
 		case err == nil:
@@ -48,12 +71,13 @@ func (b *Broker) accept(ctx context.Context, ln net.Listener, serve func(context
 			case <-ctx.Done():
 			case <-time.After(fullWait):
 			}
+			<-free
 			continue
 		default:
 			return err
 		}
 		open.Go(func() {
-			defer func() { _ = c.Close() }()
+			defer func() { _ = c.Close(); <-free }()
 			l := b.live.open(c)
 			defer l.close()
 			defer context.AfterFunc(ctx, func() { l.end() })()
