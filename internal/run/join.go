@@ -92,15 +92,14 @@ func (p *Process) serveJoin(other *channel) {
 		}
 	}()
 	for {
-		select {
-		case a := <-box:
-			a.message.Job = 0
-			err := other.send(a.message, a.files...)
-			closeAll(a.files)
-			if err != nil || a.message.Done {
-				return
-			}
-		case <-p.ended:
+		a, lives := p.hear(box)
+		if !lives {
+			return
+		}
+		a.message.Job = 0
+		err := other.send(a.message, a.files...)
+		closeAll(a.files)
+		if err != nil || a.message.Done {
 			return
 		}
 	}

@@ -62,7 +62,6 @@ func StartPlain(s Spec) (int, error) {
 	if err := d.begin(master, send); err != nil {
 		return exitOurs, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}
-	defer d.passSignals()()
 	_ = cmd.Wait() // the state has the code
 	if err := d.finish(); err != nil {
 		return exitOurs, err

@@ -73,14 +73,13 @@ func (p *Process) dialInside(port uint16) (net.Conn, error) {
 	if err := p.control.send(message{Dial: port, Job: id}); err != nil {
 		return nil, err
 	}
-	select {
-	case a := <-box:
-		defer closeAll(a.files)
-		if len(a.files) != 1 {
-			return nil, errors.New(a.message.Error)
-		}
-		return net.FileConn(a.files[0])
-	case <-p.ended:
+	a, lives := p.hear(box)
+	if !lives {
 		return nil, errors.New("the command has ended")
 	}
+	defer closeAll(a.files)
+	if len(a.files) != 1 {
+		return nil, errors.New(a.message.Error)
+	}
+	return net.FileConn(a.files[0])
 }

@@ -64,10 +64,11 @@ func stage() int {
 		_ = control.send(message{Error: err.Error(), Denied: errors.Is(err, fs.ErrPermission)})
 		return exitOurs
 	}
-	if !p.first() {
+	first := make(chan bool, 1)
+	go p.listen(first)
+	if !<-first {
 		return 0
 	}
-	go p.listen()
 	return p.reap()
 }
 
@@ -144,16 +145,6 @@ func (p *initial) giveUpPower() error {
 		return nil // needed to become the user, each time
 	}
 	return dropEverywhere()
-}
-
-// first waits for the first command and starts it; false where that failed.
-func (p *initial) first() bool {
-	m, files, err := p.control.receive()
-	if err != nil || !m.Exec {
-		closeAll(files)
-		return false
-	}
-	return p.exec(m, files)
 }
 
 // exec starts a command and says so.
@@ -293,9 +284,9 @@ func (p *initial) signal(m message) {
 	_ = unix.Kill(pid, unix.Signal(m.Signal))
 }
 
-// listen does what the parent asks for. When the parent is gone, so is
-// everything inside.
-func (p *initial) listen() {
+// listen does what the parent asks for, and says whether the first command was
+// started. When the parent is gone, so is everything inside.
+func (p *initial) listen(first chan<- bool) {
 	for {
 		m, files, err := p.control.receive()
 		if err != nil {
@@ -307,7 +298,10 @@ func (p *initial) listen() {
 		case m.Dial != 0:
 			go p.dial(m.Job, m.Dial)
 		case m.Exec:
-			p.exec(m, files)
+			started := p.exec(m, files)
+			if m.Job == 0 {
+				first <- started
+			}
 			continue
 		}
 		closeAll(files)

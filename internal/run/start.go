@@ -244,8 +244,9 @@ func (p *Process) PID() int {
 	return p.cmd.Process.Pid
 }
 
-// Release lets the command begin, now that its connections are served. A command
-// that cannot be started is Wait's to report.
+// Release lets the command begin, now that its connections are served. From then
+// until Wait returns the signals that this process gets are passed on to it. A
+// command that cannot be started is Wait's to report.
 func (p *Process) Release() error {
 	var err error
 	if p.stdio, err = newStdio(p.spec); err != nil {
@@ -266,9 +267,8 @@ func (p *Process) Release() error {
 	if err != nil {
 		return ownFailure(err)
 	}
-	select {
-	case p.first = <-box:
-	case <-p.ended:
+	var lives bool
+	if p.first, lives = p.hear(box); !lives {
 		return ownFailure(errors.New("the first process inside ended"))
 	}
 	if !p.first.message.Started {
@@ -282,15 +282,6 @@ func (p *Process) Release() error {
 
 // Signal sends a signal to the command.
 func (p *Process) Signal(s syscall.Signal) { p.signal(s, false) }
-
-// Forward passes the signals that this process gets on to the released command,
-// until stop: it is what makes Ctrl-C, Ctrl-Z and a change of the window work.
-func (p *Process) Forward() (stop func()) {
-	if p.stdio == nil || p.stdio.send == nil {
-		return func() {}
-	}
-	return p.stdio.passSignals()
-}
 
 // signal sends a signal to the command, or to its process group.
 func (p *Process) signal(s syscall.Signal, group bool) {
@@ -373,20 +364,30 @@ func (p *Process) Wait() (int, error) {
 func (p *Process) result() (answer, error) {
 	last, box := p.first, p.job(0)
 	for !last.message.Done {
-		select {
-		case last = <-box:
-		case <-p.ended:
-			select {
-			case last = <-box:
-			default:
-				return answer{}, ownFailure(errors.New("the first process inside was killed"))
-			}
+		var lives bool
+		if last, lives = p.hear(box); !lives {
+			return answer{}, ownFailure(errors.New("the first process inside was killed"))
 		}
 		if last.message.Stopped {
 			p.stdio.pause()
 		}
 	}
 	return last, nil
+}
+
+// hear waits for the next answer of a job; false where none comes any more.
+func (p *Process) hear(box <-chan answer) (answer, bool) {
+	select {
+	case a := <-box:
+		return a, true
+	case <-p.ended:
+	}
+	select {
+	case a := <-box: // which came before the end
+		return a, true
+	default:
+		return answer{}, false
+	}
 }
 
 func notStarted(command string, code int, why string) error {

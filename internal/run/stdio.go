@@ -33,7 +33,11 @@ type stdio struct {
 	copies  sync.WaitGroup
 	once    sync.Once
 	stops   []func()
-	send    func(s syscall.Signal, group bool)
+	signals chan os.Signal
+	// keyboard says whether signals may come from one, which a terminal of the
+	// command's own does not turn into signals for us.
+	keyboard bool
+	send     func(s syscall.Signal, group bool)
 
 	mu     sync.Mutex
 	failed error
@@ -49,6 +53,7 @@ type stream struct {
 
 func newStdio(s Spec) (*stdio, error) {
 	d := &stdio{spec: s, tty: isTerminal(s.Stdin) && isTerminal(s.Stdout)}
+	d.catchSignals()
 	if d.tty {
 		return d, nil
 	}
@@ -57,7 +62,7 @@ func newStdio(s Spec) (*stdio, error) {
 		err = errors.Join(err, d.pipeOut(to))
 	}
 	if err != nil {
-		d.handedOver()
+		d.restore()
 		return nil, fail.New(fail.Unavailable, "P-E123", "the streams of the command could not be made").Wrap(err)
 	}
 	return d, nil
@@ -155,7 +160,7 @@ func (d *stdio) size() (rows, columns uint16) {
 	return size.Row, size.Col
 }
 
-// begin carries bytes until restore. The command's terminal is the
+// begin carries bytes and signals until restore. The command's terminal is the
 // file that came from inside.
 func (d *stdio) begin(files []*os.File, send func(s syscall.Signal, group bool)) error {
 	d.send = send
@@ -174,6 +179,7 @@ func (d *stdio) begin(files []*os.File, send func(s syscall.Signal, group bool))
 		}
 		go func() { _, _ = io.Copy(d.master, d.spec.Stdin) }()
 	}
+	d.passSignals()
 	for _, s := range d.streams {
 		d.copies.Go(func() {
 			if err := s.carry(); err != nil {
@@ -236,34 +242,40 @@ func (s stream) carry() error {
 	}
 }
 
-// passSignals passes the signals that we get on to the command, until stop. What a keyboard
-// sends is for all of its process group, as at a terminal; the rest for the
-// command alone, as from a supervisor. Where the command has a terminal the
-// keyboard's signals come about in there, and are not sent a second time.
-func (d *stdio) passSignals() (stop func()) {
-	keyboard := !d.tty && hasTerminal()
+// catchSignals keeps the signals that we get from now on for the command. Where
+// it has a terminal the keyboard's come about in there.
+func (d *stdio) catchSignals() {
+	d.keyboard = !d.tty && hasTerminal()
 	wanted := []os.Signal{syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGWINCH}
 	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP} {
 		if !signal.Ignored(s) { // as nohup has it
 			wanted = append(wanted, s)
 		}
 	}
-	if keyboard {
+	if d.keyboard {
 		wanted = append(wanted, syscall.SIGTSTP)
 	}
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, wanted...)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for s := range signals {
-			d.pass(s.(syscall.Signal), keyboard)
-		}
-	}()
-	return func() { signal.Stop(signals); close(signals); <-done }
+	d.signals = make(chan os.Signal, 16)
+	signal.Notify(d.signals, wanted...)
+	d.stops = append(d.stops, func() { signal.Stop(d.signals) })
 }
 
-func (d *stdio) pass(s syscall.Signal, keyboard bool) {
+// passSignals passes them on.
+func (d *stdio) passSignals() {
+	done := make(chan struct{})
+	d.stops = append(d.stops, func() { close(d.signals); <-done })
+	go func() {
+		defer close(done)
+		for s := range d.signals {
+			d.pass(s.(syscall.Signal))
+		}
+	}()
+}
+
+// pass passes a signal on. What a keyboard sends is for all of the command's
+// process group, as at a terminal; the rest for the command alone, as from a
+// supervisor.
+func (d *stdio) pass(s syscall.Signal) {
 	switch s {
 	case syscall.SIGWINCH:
 		d.resize()
@@ -274,7 +286,7 @@ func (d *stdio) pass(s syscall.Signal, keyboard bool) {
 		d.send(syscall.SIGSTOP, true)
 		_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
 	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP:
-		d.send(s, keyboard)
+		d.send(s, d.keyboard)
 	default:
 		d.send(s, false)
 	}
