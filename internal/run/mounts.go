@@ -174,7 +174,7 @@ func (c *cover) hide(path string) error {
 	case !info.IsDir():
 		return c.put(path, nil, 0)
 	}
-	if err := unix.Mount("tmpfs", path, "tmpfs", plainMount, "mode=0555,size=64k"); err != nil {
+	if err := unix.Mount("tmpfs", path, "tmpfs", plainMount, "mode=0755,size=64k"); err != nil {
 		return fmt.Errorf("covering %s: %w", path, err)
 	}
 	c.hidden = append(c.hidden, path)

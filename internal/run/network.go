@@ -32,9 +32,9 @@ func ownAddress() netip.Addr { return netip.AddrFrom4([4]byte{198, 19, 255, 254}
 func resolverAddress() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 53}) }
 
 // setUpNetwork makes every destination lead to lo, and there all TCP to the
-// returned listening socket. Whatever else is sent meets a closed port of our
+// returned listening socket, by the given way or the best one. Whatever else is sent meets a closed port of our
 // own and is refused at once: there is no other interface.
-func setUpNetwork() (*os.File, way, error) {
+func setUpNetwork(lead way) (*os.File, way, error) {
 	if err := loopbackUp(); err != nil {
 		return nil, "", err
 	}
@@ -50,10 +50,15 @@ func setUpNetwork() (*os.File, way, error) {
 		// address inside anyhow.
 		_ = everythingLocal(unix.AF_INET6, netip.IPv6Loopback())
 	}
-	lead := transparent
-	err = loadRules(transparent, port)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		lead, err = redirected, loadRules(redirected, port)
+	ways := []way{transparent, redirected}
+	if lead != "" {
+		ways = []way{lead}
+	}
+	for _, lead = range ways {
+		err = loadRules(lead, port)
+		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EOPNOTSUPP) {
+			break // done, or not for want of a part of the kernel
+		}
 	}
 	if err != nil {
 		return nil, "", errors.Join(fmt.Errorf("loading the rule that leads connections to the broker: %w", err), listener.Close())

@@ -33,6 +33,8 @@ type Spec struct {
 	// Filter makes what the output passes through, one for each stream; without it
 	// the command writes to Stdout and Stderr directly where these are no terminal.
 	Filter func() (Filter, error)
+
+	lead way // of a test that forces one; else the best that there is
 }
 
 // User is who a command runs as.

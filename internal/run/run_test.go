@@ -83,6 +83,13 @@ func needNamespaces(t *testing.T) {
 // sandbox runs a shell script inside; served is given the transparent listener.
 func sandbox(t *testing.T, script string, change func(*run.Spec), served func(net.Listener, *run.Process)) (int, string) {
 	t.Helper()
+	return sandboxBy(t, run.Start, script, change, served)
+}
+
+type starter func(context.Context, run.Spec) (*run.Process, error)
+
+func sandboxBy(t *testing.T, start starter, script string, change func(*run.Spec), served func(net.Listener, *run.Process)) (int, string) {
+	t.Helper()
 	dir := t.TempDir()
 	scratch := filepath.Join(dir, "home")
 	if err := os.Mkdir(scratch, 0o700); err != nil {
@@ -106,7 +113,7 @@ func sandbox(t *testing.T, script string, change func(*run.Spec), served func(ne
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	p, err := run.Start(ctx, spec)
+	p, err := start(ctx, spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +337,8 @@ P`, at.Port())
 	}
 }
 
-// As root the command is the user that was named, and cannot become root again.
+// As root the command is the user that was named, and cannot become root again;
+// also where there are no user namespaces.
 func TestRootBecomesTheUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("skipped: this is about root")
@@ -340,12 +348,33 @@ func TestRootBecomesTheUser(t *testing.T) {
 	if err := os.WriteFile(private, []byte("of-root"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, out := sandbox(t, "id -u; id -g; cat "+private, func(s *run.Spec) {
-		s.User = &run.User{UID: otherUser, GID: otherUser}
-		s.Dir = "/"
-	}, nil)
-	if !strings.HasPrefix(out, "12345\n12345\n") || strings.Contains(out, "of-root") {
-		t.Errorf("the command was\n%s", out)
+	const script = `id -u; id -g; id -G; cat %s; echo x > /dev/stderr; grep -c "Cap...:.0000000000000000" /proc/self/status; ls -d /proc/[0-9]* | wc -l; (: < /proc/1/environ); cat /proc/sys/kernel/pid_max > /dev/null && echo done`
+	for name, start := range map[string]starter{"user namespace": run.Start, "without one": run.StartPowerful} {
+		_, out := sandboxBy(t, start, fmt.Sprintf(script, private), func(s *run.Spec) {
+			s.User = &run.User{UID: otherUser, GID: otherUser, Groups: []uint32{otherUser, 4}}
+			s.Dir = "/"
+			s.Filter = func() (run.Filter, error) { return &upper{}, nil }
+		}, nil)
+		if !strings.Contains(out, "12345\n12345\n12345 4\n5\n") || strings.Contains(out, "of-root") || !strings.Contains(out, "done") {
+			t.Errorf("%s: the command was\n%s", name, out)
+		}
+	}
+}
+
+// Where the kernel has no TPROXY the destination is asked for.
+func TestRedirected(t *testing.T) {
+	again(t)
+	needNamespaces(t)
+	needPython(t)
+	const program = `
+import socket
+for to in (("192.0.2.7", 443), ("2001:db8::7", 8443)):
+    try: print(to[0], "->", socket.create_connection(to, 3).recv(99).decode())
+    except OSError as e: print(to[0], "->", e)
+`
+	got := python(t, program, "", run.Redirected, func(ln net.Listener, p *run.Process) { sayWhere(run.Original(ln), p) })
+	if got["192.0.2.7"] != "192.0.2.7:443" || got["2001:db8::7"] != "[2001:db8::7]:8443" {
+		t.Errorf("the listener saw %v", got)
 	}
 }
 

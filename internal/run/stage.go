@@ -86,7 +86,7 @@ func (p *initial) setUp() error {
 	if _, err := unix.Setsid(); err != nil {
 		return fmt.Errorf("opening a session: %w", err)
 	}
-	listener, lead, err := setUpNetwork()
+	listener, lead, err := setUpNetwork(s.Lead)
 	if err != nil {
 		return err
 	}

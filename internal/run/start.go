@@ -112,6 +112,7 @@ func (p *Process) start(inside *os.File, powerful bool) error {
 	}
 	how.Hidden = append(hostSockets(shown), p.spec.Hidden...)
 	how.Masked, how.ReadOnly, how.Shown, how.TCP = p.spec.Masked, p.spec.ReadOnly, shown, p.spec.TCP
+	how.Lead = p.spec.lead
 	if how.AsRoot {
 		how.ReadOnly = append(systemDirs(p.spec.Dir), how.ReadOnly...)
 	}

@@ -49,6 +49,7 @@ type start struct {
 	Shown    []string
 	TCP      []netip.AddrPort
 	Overlay  []overlay
+	Lead     way // the only one to try; the best one where empty
 }
 
 // overlay is a file as it stands inside.
