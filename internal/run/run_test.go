@@ -413,6 +413,47 @@ func TestNothingOutlivesTheParent(t *testing.T) {
 	}
 }
 
+// The same where we are killed without a chance to clean up.
+func TestNothingOutlivesUs(t *testing.T) {
+	again(t)
+	needNamespaces(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := osexec.Command(exe)
+	cmd.Env = []string{helperRun + "=(trap '' TERM HUP; setsid sleep 600 & sleep 600) & echo up; sleep 600"}
+	cmd.Stdout, cmd.Stderr = writer, writer
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = writer.Close()
+	if _, err := io.ReadFull(reader, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if _, err := io.ReadAll(reader); err != nil { // ends only when the last process inside has
+		t.Fatal(err)
+	}
+}
+
+// Orphans are reaped, and those that still run end with the command.
+func TestOrphans(t *testing.T) {
+	again(t)
+	needNamespaces(t)
+	const script = `for i in 1 2 3 4 5 6 7 8; do (true &); done; sleep 0.2; (sleep 600 &); cat /proc/[0-9]*/stat | grep -c " Z "; exit 0`
+	if code, out := sandbox(t, script, nil, nil); code != 0 || out != "0\n" {
+		t.Errorf("code %d, zombies: %s", code, out)
+	}
+}
+
 func BenchmarkTrue(b *testing.B) {
 	dir := b.TempDir()
 	for b.Loop() {
