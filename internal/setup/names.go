@@ -2,6 +2,7 @@ package setup
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"postern/internal/catalog"
@@ -56,11 +57,12 @@ func baseName(s *Secret) string {
 func mask(kind *catalog.Kind, text string) string { return catalog.Mask(kind, text) }
 
 // credential is the noun that goes into the safe.
+// Its origin is an absolute path, by which status finds the agent's own.
 func (s *Secret) credential(agent credential.Agent) credential.Credential {
 	first := s.Places[0]
 	return credential.Credential{
 		Name: s.Name, Kind: s.Kind, Environment: agent.Environment, Variable: first.Variable,
-		Origin: fmt.Sprintf("%s:%d", first.File, first.Line),
+		Origin: fmt.Sprintf("%s:%d", filepath.Join(agent.Directory, first.File), first.Line),
 	}
 }
 
