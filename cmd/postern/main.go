@@ -1,4 +1,11 @@
-// Command postern lets AI agents work with all of their keys and hold none of them.
+// Command postern keeps the keys of AI agents: an agent works with all of its
+// keys and holds none of them.
 package main
 
-func main() {}
+import (
+	"os"
+
+	"postern/internal/cli"
+)
+
+func main() { os.Exit(cli.Main(os.Args)) }

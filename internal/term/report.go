@@ -22,7 +22,7 @@ func (s *Streams) Report(w io.Writer, err error) {
 	case errors.As(err, &problems):
 		s.reportProblems(w, problems)
 	default:
-		fmt.Fprintf(w, "%s %s   [P-E002]\n  more  postern help P-E002\n", s.Paint(Bad, s.Symbol("fail")), Safe(err.Error()))
+		s.reportError(w, fail.New(fail.Internal, "P-E002", "%s", err.Error()))
 	}
 }
 

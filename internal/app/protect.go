@@ -1,0 +1,116 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+
+	"postern/internal/catalog"
+	"postern/internal/change"
+	"postern/internal/config"
+	"postern/internal/event"
+	"postern/internal/setup"
+)
+
+// FirstPlan is the plan of a directory where nothing was set up before.
+func FirstPlan(ctx context.Context, o Options, found setup.Found, agent string) (*setup.Plan, error) {
+	paths, err := config.Locate(o.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	kinds, err := catalog.Open(paths.CatalogDir())
+	if err != nil {
+		return nil, err
+	}
+	return setup.MakePlan(ctx, setup.Input{Found: found, Kinds: kinds, AgentName: agent})
+}
+
+func (a *App) input(found setup.Found, agent string) setup.Input {
+	return setup.Input{Found: found, Kinds: a.Catalog, Inventory: a.Safe, Agents: a.Agents, AgentName: agent}
+}
+
+// Plan is what a setup of the directory would do.
+func (a *App) Plan(ctx context.Context, found setup.Found, agent string) (*setup.Plan, error) {
+	return setup.MakePlan(ctx, a.input(found, agent))
+}
+
+// Apply carries a plan out; progress is told of the steps.
+func (a *App) Apply(ctx context.Context, plan *setup.Plan, progress func(string)) (setup.Result, error) {
+	unlock, err := a.lock()
+	if err != nil {
+		return setup.Result{}, err
+	}
+	defer unlock()
+	deps := setup.Deps{
+		Safe: a.Safe, Agents: a.Agents, Policy: a.granter(), Journal: a.journal(), Record: a,
+		Now: a.o.Now, Random: rand.Reader,
+	}
+	result, err := plan.Apply(ctx, deps, progress)
+	if err != nil {
+		return result, err
+	}
+	if _, err := a.Policy.Reload(); err != nil {
+		return result, err
+	}
+	return result, nil
+}
+
+func (a *App) journal() *change.Journal {
+	j := change.New(a.DB.Journal(), a.Safe)
+	j.Merge, j.Now = setup.Merge, a.o.Now
+	return j
+}
+
+// UndoReport is what an undo did.
+type UndoReport struct {
+	change.Report
+	Restored []string `json:"restored"` // secrets whose value stands in a file again
+}
+
+// Undo takes back a run, 0 for the last one.
+func (a *App) Undo(ctx context.Context, run int64) (UndoReport, error) {
+	unlock, err := a.lock()
+	if err != nil {
+		return UndoReport{}, err
+	}
+	defer unlock()
+	report, err := a.journal().Undo(ctx, run)
+	if err != nil || report.Run.ID == 0 {
+		return UndoReport{Report: report}, err
+	}
+	restored, err := setup.AfterUndo(ctx, a.Safe, a.Catalog, report)
+	if err != nil {
+		return UndoReport{Report: report}, err
+	}
+	if !report.Already {
+		if err := a.Record(ctx, event.Event{Kind: event.Undone, Run: report.Run.ID}); err != nil {
+			return UndoReport{Report: report}, err
+		}
+	}
+	return UndoReport{Report: report, Restored: append([]string{}, restored...)}, nil
+}
+
+// editPolicy changes policy.yaml at once: a kill leaves the old or the new.
+func (a *App) editPolicy(ctx context.Context, edit func(current []byte) ([]byte, error)) error {
+	unlock, err := a.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	path := a.Paths.PolicyFile()
+	current, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	next, err := edit(current)
+	if err != nil || string(next) == string(current) {
+		return err
+	}
+	if err := replaceFile(path, next, 0o600); err != nil {
+		return err
+	}
+	if _, err := a.Policy.Reload(); err != nil {
+		return err
+	}
+	return a.Record(ctx, event.Event{Kind: event.PolicyChange})
+}

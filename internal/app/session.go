@@ -1,0 +1,187 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"postern/internal/api"
+	"postern/internal/event"
+	"postern/internal/fail"
+	"postern/internal/run"
+	"postern/internal/safe"
+	"postern/internal/secret"
+)
+
+// session is one connection of a client to the daemon.
+type session struct {
+	server *server
+	conn   *net.UnixConn
+	wire   *api.Conn
+}
+
+func (c *session) serve(ctx context.Context) {
+	defer c.conn.Close()
+	for {
+		var r api.Request
+		files, err := c.wire.Receive(&r, 1)
+		if err != nil {
+			return
+		}
+		switch r.Op {
+		case api.OpServe:
+			c.serveSocket(ctx, r.Agent, files)
+			return
+		case api.OpRedact:
+			c.redact(ctx, r.Agent)
+			return
+		}
+		for _, f := range files {
+			_ = f.Close()
+		}
+		if err := c.wire.Send(c.answer(ctx, r)); err != nil {
+			return
+		}
+	}
+}
+
+func (c *session) answer(ctx context.Context, r api.Request) api.Answer {
+	a := c.server.a
+	var err error
+	switch r.Op {
+	case api.OpStatus:
+		state := "unlocked"
+		if a.Safe.Locked() {
+			state = "locked"
+		}
+		return api.Answer{Status: &api.Status{PID: os.Getpid(), Safe: state}}
+	case api.OpLock:
+		if err = a.recordLock(ctx, event.LockedNow); err == nil {
+			a.Safe.Lock()
+			c.server.door.broker.ReloadAll()
+			for name := range a.lentNow(ctx) {
+				c.server.door.broker.Cut(name)
+			}
+		}
+	case api.OpUnlock:
+		if err = a.unlockWith(ctx, r.Passphrase); err == nil {
+			c.server.door.broker.ReloadAll()
+			err = a.recordLock(ctx, event.Unlocked)
+		}
+	default:
+		err = errors.New("the operation is not known to this version")
+	}
+	return refusal(err)
+}
+
+func refusal(err error) api.Answer {
+	if err == nil {
+		return api.Answer{}
+	}
+	var known *fail.Error
+	if errors.As(err, &known) {
+		return api.Answer{Error: known.Error(), ID: known.ID}
+	}
+	return api.Answer{Error: err.Error()}
+}
+
+// unlockWith opens the safe with a passphrase that came over the socket, or with
+// the key that lies on this machine.
+func (a *App) unlockWith(ctx context.Context, passphrase []byte) error {
+	if len(passphrase) == 0 {
+		return a.unlockSafe(ctx)
+	}
+	value := secret.New(passphrase)
+	clear(passphrase)
+	return a.Safe.Unlock(ctx, safe.Passphrase(func() (secret.Value, error) { return value, nil }))
+}
+
+// serveSocket serves the listening socket of a sandbox until the client goes.
+func (c *session) serveSocket(ctx context.Context, agent string, files []*os.File) {
+	if len(files) != 1 {
+		_ = c.wire.Send(api.Answer{Error: "no socket came with the request"})
+		return
+	}
+	ln, err := net.FileListener(files[0])
+	_ = files[0].Close()
+	if err == nil {
+		_, err = c.server.a.Agents.Get(ctx, agent)
+	}
+	if err != nil {
+		_ = c.wire.Send(refusal(err))
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan api.Name)
+	go func() {
+		defer cancel()
+		for {
+			var name api.Name
+			if _, err := c.wire.Receive(&name, 0); err != nil {
+				return
+			}
+			select {
+			case answers <- name:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	if err := c.wire.Send(api.Answer{}); err != nil {
+		_ = ln.Close()
+		return
+	}
+	_ = c.server.door.broker.ServeTransparent(ctx, run.Original(ln), agent, c.names(ctx, answers))
+}
+
+// names asks the sandbox for the name of an address, one question at a time.
+func (c *session) names(ctx context.Context, answers <-chan api.Name) func(netip.Addr) (string, bool) {
+	var mu sync.Mutex
+	return func(addr netip.Addr) (string, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err := c.wire.Send(api.Lookup{Addr: addr.String()}); err != nil {
+			return "", false
+		}
+		select {
+		case answer := <-answers:
+			return answer.Name, answer.OK
+		case <-ctx.Done():
+			return "", false
+		}
+	}
+}
+
+// redact masks the output of a command.
+func (c *session) redact(ctx context.Context, agent string) {
+	filter, err := c.server.a.filter(ctx, agent)
+	if err != nil {
+		_ = c.wire.Send(refusal(err))
+		return
+	}
+	if err := c.wire.Send(api.Answer{}); err != nil {
+		return
+	}
+	for {
+		sort, chunk, err := c.wire.ReceiveChunk()
+		if err != nil {
+			return
+		}
+		var out []byte
+		switch sort {
+		case api.ChunkData:
+			out = filter.Write(nil, chunk)
+		case api.ChunkFlush:
+			out = filter.Flush(nil)
+		default:
+			out = filter.Close(nil)
+		}
+		if err := c.wire.SendChunk(sort, out); err != nil || sort == api.ChunkClose {
+			return
+		}
+	}
+}

@@ -1,0 +1,118 @@
+// Package cli is the command line: one file a command. Standard output is the
+// result, standard error the talk.
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"postern/internal/app"
+	"postern/internal/fail"
+	"postern/internal/term"
+)
+
+// Exit codes beside those of fail.Kind.
+const (
+	exitInterrupted = 130
+	exitTerminated  = 143
+)
+
+// exitCode is an outcome that is no error: the code of a child, or findings
+// that were shown already.
+type exitCode int
+
+func (c exitCode) Error() string { return "exit code" }
+
+// Main runs the command line args (the program's name first) and returns the
+// exit code. A process that was started as a part of a sandbox never returns.
+func Main(args []string) int {
+	app.ChildMain()
+	e := newEnv(term.System(os.Getenv))
+	ctx, stop := interruptible()
+	defer stop()
+	return e.main(ctx, args[1:])
+}
+
+// interruptible ends the context at SIGINT or SIGTERM; the second one kills.
+func interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		code := exitCode(exitInterrupted)
+		if s := <-signals; s == syscall.SIGTERM {
+			code = exitTerminated
+		}
+		signal.Stop(signals)
+		cancel(code)
+	}()
+	return ctx, func() { signal.Stop(signals); cancel(nil) }
+}
+
+// main is Main with everything given.
+func (e *env) main(ctx context.Context, args []string) int {
+	root := newRoot(e)
+	root.SetArgs(args)
+	root.SetIn(e.In)
+	root.SetOut(e.Out)
+	root.SetErr(e.Err)
+	err := root.ExecuteContext(ctx)
+	closeErr := e.close()
+	if err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		return 0
+	}
+	var code exitCode
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	if errors.As(context.Cause(ctx), &code) && errors.Is(err, context.Canceled) {
+		return int(code)
+	}
+	err = readable(err)
+	e.Report(e.Err, err)
+	return fail.KindOf(err).ExitCode()
+}
+
+// readable gives errors of the command library an id and a next step.
+func readable(err error) error {
+	var known *fail.Error
+	var problems fail.Problems
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.As(err, &problems):
+		return fail.New(fail.Invalid, "P-E005", "%s has a mistake", problems[0].File).Wrap(problems)
+	case isUsage(err):
+		return fail.New(fail.Invalid, "P-E001", "the command line was not understood").Wrap(err).Hint("postern help")
+	}
+	return err
+}
+
+// usageError marks what the command library says about flags and arguments.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+func isUsage(err error) bool {
+	var usage usageError
+	return errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command")
+}
+
+// args makes a check of arguments whose complaint counts as wrong usage.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
