@@ -329,3 +329,28 @@ func TestUndoRefusesASwappedParent(t *testing.T) {
 		t.Error("undo removed a file elsewhere")
 	}
 }
+
+func TestWhatRootMakesBelongsToTheDirectorysOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("skipped: only root can make files that belong to others")
+	}
+	dir, store := scene(t)
+	if err := os.Chown(dir, 12345, 12346); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "made")
+	run, err := New(store, gcmSealer{}).Begin(t.Context(), "job")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Create(t.Context(), path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Uid != 12345 || st.Gid != 12346 {
+		t.Errorf("the new file belongs to %d:%d", st.Uid, st.Gid)
+	}
+}

@@ -14,6 +14,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/fail"
 )
 
@@ -166,7 +168,10 @@ func (r *Run) write(ctx context.Context, path string, data []byte, mode fs.FileM
 	case !expected(old):
 		return underneath(p.path)
 	}
-	next := after(old, data, mode)
+	next, err := after(p, old, data, mode)
+	if err != nil {
+		return err
+	}
 	if old.Exists && bytes.Equal(old.data, data) && old.Mode == next.Mode {
 		return nil
 	}
@@ -185,16 +190,24 @@ func (r *Run) write(ctx context.Context, path string, data []byte, mode fs.FileM
 }
 
 // after is the state that a write aims at. A file's set-id bits go with the
-// bits that mode does not have.
-func after(old state, data []byte, mode fs.FileMode) state {
+// bits that mode does not have. What root makes belongs to the owner of the
+// directory: an agent's files stay its own.
+func after(p place, old state, data []byte, mode fs.FileMode) (state, error) {
 	next := old
 	next.data = data
 	if old.Exists {
 		next.Mode = old.Mode & uint32(mode.Perm())
-	} else {
-		next.meta = meta{Exists: true, Mode: uint32(mode.Perm()), UID: os.Geteuid(), GID: os.Getegid()}
+		return next, nil
 	}
-	return next
+	next.meta = meta{Exists: true, Mode: uint32(mode.Perm()), UID: os.Geteuid(), GID: os.Getegid()}
+	if next.UID == 0 {
+		var dir unix.Stat_t
+		if err := unix.Fstat(p.fd(), &dir); err != nil {
+			return next, fmt.Errorf("looking for the owner of the directory of %s: %w", p.path, err)
+		}
+		next.UID, next.GID = int(dir.Uid), int(dir.Gid)
+	}
+	return next, nil
 }
 
 // intend journals a write that is about to happen.
