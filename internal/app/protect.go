@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"os"
+	"strings"
 
 	"postern/internal/catalog"
 	"postern/internal/change"
 	"postern/internal/config"
 	"postern/internal/event"
 	"postern/internal/setup"
+	"postern/internal/store"
 )
 
 // FirstPlan is the plan of a directory where nothing was set up before.
@@ -26,7 +28,22 @@ func FirstPlan(ctx context.Context, o Options, found setup.Found, agent string) 
 }
 
 func (a *App) input(found setup.Found, agent string) setup.Input {
-	return setup.Input{Found: found, Kinds: a.Catalog, Inventory: a.Safe, Agents: a.Agents, AgentName: agent}
+	return setup.Input{Found: found, Kinds: a.Catalog, Inventory: a.Safe, Agents: a.Agents, Choices: choices{a.DB}, AgentName: agent}
+}
+
+// choices keeps what a person left real, by keyed fingerprint.
+type choices struct{ db *store.DB }
+
+func (c choices) Left(ctx context.Context, agent string) ([]string, error) {
+	text, found, err := c.db.Setting(ctx, "left/"+agent)
+	if err != nil || !found {
+		return nil, err
+	}
+	return strings.Fields(text), nil
+}
+
+func (c choices) SetLeft(ctx context.Context, agent string, fingerprints []string) error {
+	return c.db.SetSetting(ctx, "left/"+agent, strings.Join(fingerprints, " "))
 }
 
 // Plan is what a setup of the directory would do.
@@ -43,7 +60,7 @@ func (a *App) Apply(ctx context.Context, plan *setup.Plan, progress func(string)
 	defer unlock()
 	deps := setup.Deps{
 		Safe: a.Safe, Agents: a.Agents, Policy: a.granter(), Journal: a.journal(), Record: a,
-		Now: a.o.Now, Random: rand.Reader,
+		Choices: choices{a.DB}, Now: a.o.Now, Random: rand.Reader,
 	}
 	result, err := plan.Apply(ctx, deps, progress)
 	if err != nil {
