@@ -42,9 +42,12 @@ func dropBounds() error {
 		return fmt.Errorf("clearing the ambient set: %w", err)
 	}
 	for c := range uintptr(64) {
-		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		set, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
 		if errors.Is(err, unix.EINVAL) && c > unix.CAP_AUDIT_READ {
 			break // past the last one of this kernel
+		}
+		if err == nil && set == 1 {
+			err = unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
 		}
 		if err != nil {
 			return fmt.Errorf("dropping capability %d: %w", c, err)
@@ -66,10 +69,22 @@ func dropCapabilities() error {
 // it has none either. A program linked with C code cannot do that; there the
 // commands' own threads drop theirs all the same.
 func dropEverywhere() error {
+	for c := range uintptr(64) { // first: it takes a capability to drop one for good
+		_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0)
+		if errno == unix.ENOTSUP {
+			return nil
+		}
+		if errno == unix.EINVAL && c > unix.CAP_AUDIT_READ {
+			break // past the last one of this kernel
+		}
+		if errno != 0 {
+			return fmt.Errorf("dropping capability %d: %w", c, errno)
+		}
+	}
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&head)), uintptr(unsafe.Pointer(&none[0])), 0)
-	if errno != 0 && errno != unix.ENOTSUP {
+	if errno != 0 {
 		return fmt.Errorf("dropping all capabilities: %w", errno)
 	}
 	return nil
