@@ -93,7 +93,8 @@ func protect(t *testing.T, h home, dir, was string) error {
 		return nil
 	}
 	for i, e := range now.Entries() {
-		if o := old.Entries()[i]; !o.Bare && (e.Key != o.Key || e.Value != o.Value && len(placeholder.Find([]byte(e.Value))) == 0) {
+		// A key that stands where a name does ("KEY\n=") is replaced there.
+		if o := old.Entries()[i]; !o.Bare && (e.Key != o.Key && !placeholder.Is(e.Key) || e.Value != o.Value && len(placeholder.Find([]byte(e.Value))) == 0) {
 			t.Errorf("%s of %q reads as something else in %q", o.Key, was, get(t, dir, ".env"))
 		}
 	}
