@@ -4,6 +4,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -100,8 +101,27 @@ func TestDecodedFilesAreCurrent(t *testing.T) {
 	}
 }
 
+// The page for people is made from the same entries.
+func TestPageIsCurrent(t *testing.T) {
+	file := filepath.Join("..", "..", "docs", "catalogue.md")
+	want := catalog.Page(kinds(t))
+	if flag.Lookup("update").Value.String() == "true" {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	have, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(have) != want {
+		t.Error("docs/catalogue.md is not what providers/*.yaml say; write it with: make gen")
+	}
+}
+
 func TestMain(m *testing.M) {
-	flag.Bool("update", false, "write providers.jsonl anew")
+	flag.Bool("update", false, "write providers.jsonl and docs/catalogue.md anew")
 	flag.Parse()
 	os.Exit(m.Run())
 }
