@@ -123,10 +123,9 @@ func (c *Conn) send(sort byte, body []byte, files ...*os.File) error {
 		rights = unix.UnixRights(fds...)
 	}
 	n, _, err := c.conn.WriteMsgUnix(message, rights, nil)
-	if err != nil {
-		return err
+	if err == nil && n < len(message) { // an empty write would fail once the peer has read all and gone
+		_, err = c.conn.Write(message[n:])
 	}
-	_, err = c.conn.Write(message[n:])
 	return err
 }
 

@@ -123,16 +123,15 @@ func (a *App) lentNow(ctx context.Context) map[string]bool {
 	return lent
 }
 
-// policyChanged cuts what is open, so that no stream outlives its rule.
+// policyChanged cuts what is not allowed any more, so that no stream outlives its
+// rule.
 func (d *door) policyChanged(bad error) {
 	if bad != nil {
 		_ = d.a.Record(context.Background(), event.Event{Kind: event.PolicyBad, Reason: bad.Error()})
 		return
 	}
-	for _, agent := range d.a.Policy.Policy().Agents() {
-		d.broker.CutAgent(agent.Name)
-	}
 	d.broker.ReloadAll()
+	d.broker.Recheck()
 }
 
 // decider puts the broker's questions to the policy. Environments are kept here

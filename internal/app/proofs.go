@@ -110,9 +110,6 @@ func (a *App) prove(ctx context.Context, agent credential.Agent, p *Proofs) erro
 	if agent.Directory == "" {
 		return errors.New("the agent has no directory to start in")
 	}
-	if err := run.Probe(); err != nil {
-		return err
-	}
 	c, err := newCanary()
 	if err != nil {
 		return err

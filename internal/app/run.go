@@ -83,7 +83,7 @@ func (a *App) Run(ctx context.Context, o RunOptions) (int, error) {
 	if err := a.Record(ctx, event.Event{Kind: event.RunStarted, Agent: agent.Name, Detail: map[string]string{"mode": mode}}); err != nil {
 		return 125, err
 	}
-	code, err := a.runIn(ctx, mode, spec, agent, way)
+	code, err := a.runIn(ctx, mode, spec, agent, way, o.Say)
 	endErr := a.Record(context.WithoutCancel(ctx), event.Event{Kind: event.RunEnded, Agent: agent.Name, Status: code})
 	way.close()
 	if after := a.firstUse(ctx, agent.Name); before == "" && after != "" {
@@ -92,11 +92,23 @@ func (a *App) Run(ctx context.Context, o RunOptions) (int, error) {
 	return code, errors.Join(err, endErr)
 }
 
-func (a *App) runIn(ctx context.Context, mode string, spec run.Spec, agent credential.Agent, way way) (int, error) {
-	if mode == config.ModeCooperative {
-		return a.runCooperative(ctx, spec, agent, way)
+// runIn starts the command in its sandbox, or without one where that was asked for
+// or the system allows none; the person is told.
+func (a *App) runIn(ctx context.Context, mode string, spec run.Spec, agent credential.Agent, way way, say func(bool, string, ...any)) (int, error) {
+	if mode != config.ModeCooperative {
+		code, err := a.runEnforced(ctx, spec, agent, way)
+		var why *fail.Error
+		if mode == config.ModeEnforced || !errors.As(err, &why) || why.ID != "P-E120" {
+			return code, err
+		}
+		next := "postern doctor"
+		if len(why.Next) > 0 {
+			next = why.Next[0]
+		}
+		say(true, "namespaces are not allowed here: %s   next  %s", why.Why, next)
 	}
-	return a.runEnforced(ctx, spec, agent, way)
+	say(true, "cooperative mode: a program that ignores the proxy variables is not stopped")
+	return a.runCooperative(ctx, spec, agent)
 }
 
 func (a *App) agentFor(ctx context.Context, name, dir string) (credential.Agent, error) {
@@ -110,29 +122,19 @@ func (a *App) agentFor(ctx context.Context, name, dir string) (credential.Agent,
 	return agent, err
 }
 
-// mode decides how the command is kept in, and says so where it is not.
+// mode is how the command shall be kept in.
 func (a *App) mode(o RunOptions) (string, error) {
 	mode := o.Mode
 	if mode == "" {
 		mode = a.Config.Run.Mode
 	}
 	switch mode {
-	case "", config.ModeAuto, config.ModeEnforced, config.ModeCooperative:
-	default:
-		return "", fail.New(fail.Invalid, "P-E001", "there is no mode %q", mode).Because("there are auto, enforced and cooperative")
+	case "":
+		return config.ModeAuto, nil
+	case config.ModeAuto, config.ModeEnforced, config.ModeCooperative:
+		return mode, nil
 	}
-	if mode != config.ModeCooperative {
-		err := run.Probe()
-		if err == nil || mode == config.ModeEnforced {
-			return config.ModeEnforced, err
-		}
-		var why *fail.Error
-		if errors.As(err, &why) && len(why.Next) > 0 {
-			o.Say(true, "namespaces are not allowed here: %s   next  %s", why.Why, why.Next[0])
-		}
-	}
-	o.Say(true, "cooperative mode: a program that ignores the proxy variables is not stopped")
-	return config.ModeCooperative, nil
+	return "", fail.New(fail.Invalid, "P-E001", "there is no mode %q", mode).Because("there are auto, enforced and cooperative")
 }
 
 // adoptNew looks for real keys that have appeared since setup, and takes them in
@@ -231,7 +233,7 @@ func sandboxSocket(agent string) string {
 }
 
 // runCooperative starts the command with variables that lead to the broker.
-func (a *App) runCooperative(ctx context.Context, spec run.Spec, agent credential.Agent, way way) (int, error) {
+func (a *App) runCooperative(ctx context.Context, spec run.Spec, agent credential.Agent) (int, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 125, err
