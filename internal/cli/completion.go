@@ -24,7 +24,7 @@ func newCompletion() *cobra.Command {
 			case "powershell":
 				return root.GenPowerShellCompletionWithDesc(out)
 			}
-			return usageError{errors.New("there is no completion for " + words[0])}
+			return usage(cmd, errors.New("there is no completion for "+words[0]))
 		},
 	}
 }

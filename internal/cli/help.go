@@ -22,9 +22,12 @@ func newHelp(e *env) *cobra.Command {
 				fmt.Fprintf(e.Out, "%s  %s", strings.ToUpper(words[0]), strings.TrimLeft(page, " "))
 				return nil
 			}
-			target, _, err := cmd.Root().Find(words)
+			target, rest, err := cmd.Root().Find(words)
 			if err != nil {
-				return usageError{err}
+				return usage(cmd, err)
+			}
+			if len(rest) > 0 {
+				return onlyCommands(target, rest)
 			}
 			writeHelp(e.Out, target)
 			return nil

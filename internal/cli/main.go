@@ -7,10 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
-
-	"github.com/spf13/cobra"
 
 	"postern/internal/app"
 	"postern/internal/fail"
@@ -91,28 +88,6 @@ func readable(err error) error {
 		return err
 	case errors.As(err, &problems):
 		return fail.New(fail.Invalid, "P-E005", "%s has a mistake", problems[0].File).Wrap(problems)
-	case isUsage(err):
-		return fail.New(fail.Invalid, "P-E001", "the command line was not understood").Wrap(err).Hint("postern help")
 	}
 	return err
-}
-
-// usageError marks what the command library says about flags and arguments.
-type usageError struct{ error }
-
-func (u usageError) Unwrap() error { return u.error }
-
-func isUsage(err error) bool {
-	var usage usageError
-	return errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command")
-}
-
-// args makes a check of arguments whose complaint counts as wrong usage.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{err}
-		}
-		return nil
-	}
 }

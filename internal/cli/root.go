@@ -19,7 +19,7 @@ func newRoot(e *env) *cobra.Command {
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-		Args:              args(cobra.NoArgs),
+		Args:              onlyCommands,
 		PersistentPreRun:  func(*cobra.Command, []string) { e.SetColour(colour, e.getenv) },
 		RunE:              func(cmd *cobra.Command, _ []string) error { return overview(e, cmd) },
 	}
@@ -34,14 +34,14 @@ func newRoot(e *env) *cobra.Command {
 		newCatalog(e), newSchema(e), newCompletion(), newMan(), newVersion(e), newInside(e),
 	)
 	root.SetHelpCommand(newHelp(e))
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(wrongFlag)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { writeHelp(cmd.OutOrStdout(), cmd) })
 	return root
 }
 
 // group is a noun with verbs below it; without a verb it shows its help.
 func group(use, short string, subs ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: use, Short: short, Args: onlyCommands, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(subs...)
 	return cmd
 }
@@ -58,7 +58,10 @@ func writeHelp(w io.Writer, cmd *cobra.Command) {
 	if cmd.Long != "" {
 		fmt.Fprintf(w, "\n%s\n", cmd.Long)
 	}
-	if cmd.Runnable() && cmd.HasParent() {
+	switch {
+	case cmd.HasAvailableSubCommands():
+		fmt.Fprintf(w, "\nUsage\n  %s COMMAND\n", cmd.CommandPath())
+	case cmd.Runnable():
 		fmt.Fprintf(w, "\nUsage\n  %s\n", cmd.UseLine())
 	}
 	if cmd.HasAvailableSubCommands() {

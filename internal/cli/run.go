@@ -32,7 +32,9 @@ func newRun(e *env) *cobra.Command {
 			code, err := runAgent(cmd.Context(), e, o)
 			if err != nil {
 				e.Report(e.Err, readable(err))
-				return exitCode(125)
+				if code == 0 {
+					code = 125
+				}
 			}
 			if code != 0 {
 				return exitCode(code)
