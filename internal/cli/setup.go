@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,7 @@ import (
 )
 
 type setupOptions struct {
-	yes, planOnly    bool
+	yes, planOnly, verify bool
 	agent, root, dir string
 }
 
@@ -34,6 +35,7 @@ func newSetup(e *env) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVarP(&o.yes, "yes", "y", false, "ask nothing, take the proposed answers")
 	flags.BoolVar(&o.planOnly, "plan", false, "show the plan and change nothing")
+	flags.BoolVar(&o.verify, "verify", false, "ask the providers whether the keys work")
 	flags.StringVar(&o.agent, "agent", "", "`NAME` of the agent (default: the directory's)")
 	flags.StringVar(&o.root, "root", "", "keep the root key by `WAY`: keyfile, passphrase or systemd")
 	e.jsonFlag(cmd)
@@ -46,6 +48,8 @@ type SetupOutput struct {
 	Result *setup.Result `json:"result,omitempty"`
 	Proofs *app.Proofs   `json:"proofs,omitempty"`
 	Root   string        `json:"root,omitempty"`
+
+	Verified []app.Verified `json:"verified,omitempty"` // with --verify
 }
 
 func runSetup(ctx context.Context, e *env, o setupOptions) error {
@@ -132,8 +136,17 @@ func applySetup(ctx context.Context, e *env, o setupOptions, found setup.Found, 
 		return err
 	}
 	proofs := a.Prove(ctx, result.Agent)
+	var verified []app.Verified
+	if o.verify {
+		if verified, err = a.Verify(ctx, append(slices.Clone(result.Imported), result.Reused...)); err != nil {
+			return err
+		}
+	}
 	if e.json {
-		return e.writeJSON(SetupOutput{Plan: plan, Result: &result, Proofs: &proofs, Root: a.Safe.RootKind()})
+		return e.writeJSON(SetupOutput{Plan: plan, Result: &result, Proofs: &proofs, Root: a.Safe.RootKind(), Verified: verified})
+	}
+	for _, v := range verified {
+		fmt.Fprintf(e.Out, "    %s key       %s: %s %s\n", e.Symbol("dot"), v.Name, v.State, term.Safe(v.Owner+v.Why))
 	}
 	showResult(e, result, proofs)
 	return nil
