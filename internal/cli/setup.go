@@ -16,7 +16,7 @@ import (
 
 type setupOptions struct {
 	yes, planOnly, verify bool
-	agent, root, dir string
+	agent, root, dir      string
 }
 
 func newSetup(e *env) *cobra.Command {
