@@ -52,7 +52,7 @@ func newAgentAdd(e *env) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringArrayVar(&o.Secrets, "secret", nil, "lend `SECRET` to it, at the hosts of its kind; may be repeated")
 	flags.StringVar(&o.Directory, "dir", "", "`DIR` that it runs in")
-	flags.StringVar(&environment, "environment", "", "dev, staging or prod")
+	flags.StringVar(&environment, "environment", "", "`ENV` that it belongs to: dev, staging or prod")
 	e.jsonFlag(cmd)
 	return cmd
 }

@@ -77,7 +77,7 @@ func (e *env) say(format string, args ...any) {
 
 // jsonFlag adds --json to a command that reads.
 func (e *env) jsonFlag(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&e.json, "json", false, "print one JSON document, as `postern schema` describes it")
+	cmd.Flags().BoolVar(&e.json, "json", false, "print one JSON document; 'postern schema' describes it")
 }
 
 // confirmName asks for the name of a thing that is about to be destroyed;

@@ -44,7 +44,7 @@ func newPolicyAllow(e *env) *cobra.Command {
 	var o app.Allow
 	cmd := &cobra.Command{
 		Use: "allow", Short: "add a rule",
-		Example: "postern policy allow --agent bot --secret stripe --host api.stripe.com --method GET\npostern policy allow --agent bot --tcp 127.0.0.1:5432\npostern policy allow --agent bot --host example.com",
+		Example: "postern policy allow --agent bot --secret stripe --method GET\npostern policy allow --agent bot --tcp 127.0.0.1:5432\npostern policy allow --agent bot --host example.com",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a, err := e.app(cmd.Context())
@@ -64,15 +64,15 @@ func newPolicyAllow(e *env) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&o.Agent, "agent", "", "`AGENT` (may be left out where there is only one)")
 	flags.StringVar(&o.Secret, "secret", "", "`SECRET` that may be used")
-	flags.StringArrayVar(&o.Hosts, "host", nil, "`HOST[:PORT]`; may be repeated")
+	flags.StringArrayVar(&o.Hosts, "host", nil, "`HOST[:PORT]` that may be reached, or where the secret may go; may be repeated")
 	flags.StringArrayVar(&o.Methods, "method", nil, "HTTP `METHOD`; may be repeated (default: all)")
-	flags.StringArrayVar(&o.Paths, "path", nil, "`PATH`, * is one segment, a final /* everything below (default: all)")
+	flags.StringArrayVar(&o.Paths, "path", nil, "`PATH` of a call; * is one segment, a final /* everything below (default: all)")
 	flags.StringArrayVar(&o.TCP, "tcp", nil, "local service `ADDR:PORT` that is reachable inside at the same address")
 	flags.StringArrayVar(&o.Unix, "unix", nil, "Unix socket `PATH` of the host")
 	flags.BoolVar(&o.AnyEnvironment, "any-environment", false, "lend a prod secret to an agent that is not marked prod")
 	flags.BoolVar(&o.OwnKeys, "own-keys", false, "let the agent bring keys of its own at these hosts")
 	flags.BoolVar(&o.Durable, "durable", false, "each use is on disk before the value leaves")
-	flags.StringVar(&o.Egress, "egress", "", "how far it reaches without a secret: open, inspect or closed (`MODE`)")
+	flags.StringVar(&o.Egress, "egress", "", "how far it reaches without a secret, by `MODE`: open, inspect or closed")
 	flags.StringArrayVar(&o.Files, "file", nil, "hidden directory or file `PATH`, such as ~/.aws")
 	return cmd
 }
@@ -132,7 +132,7 @@ func newPolicyTest(e *env) *cobra.Command {
 	var q app.Question
 	cmd := &cobra.Command{
 		Use: "test METHOD URL", Short: "say whether a call would be allowed (exit code 6: refused)",
-		Example: "postern policy test --agent bot --secret stripe POST https://api.stripe.com/v1/charges", Args: args(cobra.ExactArgs(2)),
+		Example: "postern policy test --secret stripe POST https://api.stripe.com/v1/charges", Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, words []string) error {
 			answer, err := ask(cmd, e, &q, words)
 			if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -27,7 +28,7 @@ func newRoot(e *env) *cobra.Command {
 	flags.BoolVarP(&e.Quiet, "quiet", "q", false, "say nothing but results and errors")
 	flags.BoolVar(&e.NoInput, "no-input", false, "never ask a question")
 	flags.BoolVar(&e.debug, "debug", false, "show the whole chain of an internal error")
-	flags.StringVar(&colour, "color", "auto", "auto, always or never")
+	flags.StringVar(&colour, "color", "auto", "`WHEN` to use colour: auto, always or never")
 	root.AddCommand(
 		newSetup(e), newStatus(e), newRun(e), newUndo(e), newServe(e), newDoctor(e),
 		newSecret(e), newAgent(e), newPolicy(e), newLedger(e), newSafe(e), newEnvFiles(e),
@@ -48,7 +49,7 @@ func group(use, short string, subs ...*cobra.Command) *cobra.Command {
 
 // writeHelp shows a command: examples first, at most 80 columns.
 func writeHelp(w io.Writer, cmd *cobra.Command) {
-	fmt.Fprintf(w, "%s\n", cmd.Short)
+	fmt.Fprintf(w, "%s\n", wrap(cmd.Short, 0))
 	if cmd.Example != "" {
 		fmt.Fprintf(w, "\n")
 		for line := range strings.SplitSeq(cmd.Example, "\n") {
@@ -68,7 +69,7 @@ func writeHelp(w io.Writer, cmd *cobra.Command) {
 		fmt.Fprintf(w, "\nCommands\n")
 		for _, sub := range cmd.Commands() {
 			if sub.IsAvailableCommand() {
-				fmt.Fprintf(w, "  %-12s %s\n", sub.Name(), sub.Short)
+				fmt.Fprintf(w, "  %-12s %s\n", sub.Name(), wrap(sub.Short, 15))
 			}
 		}
 	}
@@ -107,9 +108,33 @@ func writeFlags(w io.Writer, title string, flags *pflag.FlagSet) {
 			name += " " + hint
 		}
 		if len(name) > 24 {
-			fmt.Fprintf(w, "  %s\n  %-24s %s\n", name, "", usage)
-			return
+			fmt.Fprintf(w, "  %s\n", name)
+			name = ""
 		}
-		fmt.Fprintf(w, "  %-24s %s\n", name, usage)
+		fmt.Fprintf(w, "  %-24s %s\n", name, wrap(usage, 27))
 	})
+}
+
+// columns bounds the lines of help texts.
+const columns = 80
+
+// wrap breaks text into lines for a place that begins after indent columns.
+func wrap(text string, indent int) string {
+	var b strings.Builder
+	column := indent
+	for i, word := range strings.Fields(text) {
+		width := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case column+1+width > columns:
+			b.WriteString("\n" + strings.Repeat(" ", indent))
+			column = indent
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += width
+	}
+	return b.String()
 }

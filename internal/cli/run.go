@@ -45,10 +45,10 @@ func newRun(e *env) *cobra.Command {
 	flags := cmd.Flags()
 	flags.SetInterspersed(false)
 	flags.StringVar(&o.Agent, "agent", "", "`NAME` of the agent (default: the one of the directory)")
-	flags.StringArrayVar(&o.Publish, "publish", nil, "make a `[ADDR:]PORT` that the command opens reachable on the host")
+	flags.StringArrayVar(&o.Publish, "publish", nil, "make `[ADDR:]PORT`, which the command opens, reachable on the host")
 	flags.StringVar(&o.User, "user", "", "as root: run as `USER` (default: the directory's owner)")
 	flags.BoolVar(&o.AsRoot, "as-root", false, "run as root a directory that belongs to root")
-	flags.StringVar(&o.Mode, "mode", "", "enforced, cooperative, or auto (`MODE`; default from config.yaml)")
+	flags.StringVar(&o.Mode, "mode", "", "`MODE`: enforced, cooperative or auto (default: what config.yaml says)")
 	flags.BoolVarP(&yes, "yes", "y", false, "adopt keys that have appeared since setup, without a question")
 	return cmd
 }

@@ -46,7 +46,7 @@ func newSecretAdd(e *env) *cobra.Command {
 	flags.StringArrayVar(&o.Hosts, "host", nil, "`HOST` that a generic secret may be sent to; may be repeated")
 	flags.StringVar(&o.Variable, "variable", "", "environment `VARIABLE` that agents read it from")
 	flags.StringVar(&o.Agent, "agent", "", "grant it to `AGENT` and make its placeholder")
-	flags.StringVar(&o.environment, "environment", "", "dev, staging or prod")
+	flags.StringVar(&o.environment, "environment", "", "`ENV` that it belongs to: dev, staging or prod")
 	flags.BoolVar(&o.stdin, "stdin", false, "read the value from standard input")
 	flags.StringVar(&o.file, "file", "", "read the value from `FILE` (- is standard input)")
 	flags.IntVar(&o.fd, "fd", -1, "read the value from an open descriptor `N`")

@@ -67,9 +67,9 @@ func showStatus(e *env, w io.Writer, s app.Status) {
 		daemon = fmt.Sprintf("daemon %d, %s", s.Daemon.PID, s.Daemon.Safe)
 	}
 	fmt.Fprintf(w, "Postern  %s   %s\n", mode, daemon)
-	fmt.Fprintf(w, "  safe     %d secrets, root key by %s\n", s.Safe.Secrets, s.Safe.Root)
+	fmt.Fprintf(w, "  safe     %s, root key by %s\n", count(s.Safe.Secrets, "secret"), s.Safe.Root)
 	for _, a := range s.Agents {
-		fmt.Fprintf(w, "  agent    %s  %d secrets  egress %s  %s\n", a.Name, a.Secrets, a.Egress, term.Safe(a.Directory))
+		fmt.Fprintf(w, "  agent    %s  %s  egress %s  %s\n", a.Name, count(a.Secrets, "secret"), a.Egress, term.Safe(a.Directory))
 		if len(a.Real) > 0 {
 			fmt.Fprintf(w, "           %s\n", e.Paint(term.Amber, "protected except "+strings.Join(a.Real, ", ")+" (real)"))
 		}
@@ -90,4 +90,12 @@ func showStatus(e *env, w io.Writer, s app.Status) {
 		fmt.Fprintf(w, "  undo     postern undo %d   takes back the last change of files\n", s.LastRun)
 	}
 	fmt.Fprintf(w, "next  %s\n", s.Next)
+}
+
+// count is a number with its noun.
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
 }

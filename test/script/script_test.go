@@ -20,11 +20,11 @@ import (
 	"postern/internal/catalog"
 )
 
-// binary is built once for all stories.
-func binary(t *testing.T) string {
+// binaries are built once for all stories.
+func binaries(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "postern"), "postern/cmd/postern")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", dir, "postern/cmd/postern", "postern/cmd/postern-fake")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building postern: %v\n%s", err, out)
@@ -33,7 +33,7 @@ func binary(t *testing.T) string {
 }
 
 func TestStories(t *testing.T) {
-	dir := binary(t)
+	dir := binaries(t)
 	testscript.Run(t, testscript.Params{
 		Dir: ".",
 		Setup: func(e *testscript.Env) error {
@@ -46,6 +46,7 @@ func TestStories(t *testing.T) {
 			e.Setenv("HOME", home)
 			e.Setenv("XDG_RUNTIME_DIR", filepath.Join(e.WorkDir, "runtime"))
 			e.Setenv("POSTERN_HOME", filepath.Join(home, ".postern"))
+			e.Setenv("BIN", dir)
 			e.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 			e.Setenv("NO_COLOR", "1")
 			e.Setenv("LANG", "C.UTF-8")
@@ -53,7 +54,17 @@ func TestStories(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"fill": fill, "nokeys": noKeys, "mode": mode,
+			"fill": fill, "nokeys": noKeys, "mode": mode, "exits": exits, "serve": serve, "fakes": fakes,
+			"fifo": fifo, "big": big, "flip": flip,
+		},
+		Condition: func(name string) (bool, error) {
+			switch name {
+			case "root":
+				return os.Geteuid() == 0, nil
+			case "namespaces":
+				return exec.Command("unshare", "--user", "--net", "true").Run() == nil, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", name)
 		},
 	})
 }
@@ -64,7 +75,8 @@ const keysName = "keys"
 type keys struct{ values []string }
 
 // fill replaces {{KIND}} in files by a fresh value of that kind, the same one
-// for the same mark throughout a story; {{KIND 2}} is another one.
+// for the same mark throughout a story; {{KIND 2}} is another one, {{KIND real}}
+// one that may stay in the files.
 func fill(ts *testscript.TestScript, neg bool, files []string) {
 	if neg || len(files) == 0 {
 		ts.Fatalf("usage: fill FILE…")
@@ -81,17 +93,23 @@ func fill(ts *testscript.TestScript, neg bool, files []string) {
 			}
 			end := start + strings.Index(text[start:], "}}")
 			mark := text[start+2 : end]
-			variable := "KEY_" + strings.NewReplacer(".", "_", "-", "_", " ", "_").Replace(mark)
-			if ts.Getenv(variable) == "" {
+			if ts.Getenv(variable(mark)) == "" {
 				value, err := sample(kinds, strings.Fields(mark)[0])
 				ts.Check(err)
-				ts.Setenv(variable, value)
-				made.values = append(made.values, value)
+				ts.Setenv(variable(mark), value)
+				if !strings.HasSuffix(mark, " real") {
+					made.values = append(made.values, value)
+				}
 			}
-			text = strings.ReplaceAll(text, "{{"+mark+"}}", ts.Getenv(variable))
+			text = strings.ReplaceAll(text, "{{"+mark+"}}", ts.Getenv(variable(mark)))
 		}
 		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o644))
 	}
+}
+
+// variable is where the value of a mark stands in the environment of a story.
+func variable(mark string) string {
+	return "KEY_" + strings.NewReplacer(".", "_", "-", "_", " ", "_").Replace(mark)
 }
 
 // sample is a value of the first form that the kind is recognised by; "random"
