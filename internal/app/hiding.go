@@ -1,6 +1,7 @@
 package app
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -67,13 +68,30 @@ func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// readOnly are the places that cannot be changed inside.
+// readOnly are the places that cannot be changed inside: start-up files, hooks,
+// and this very program.
 func readOnly(home, dir string) []string {
+	places := append(startFiles(home), filepath.Join(dir, ".git", "hooks"))
+	if program, err := os.Executable(); err == nil {
+		places = append(places, program)
+	}
+	return places
+}
+
+func startFiles(home string) []string {
 	var places []string
 	for _, place := range startPlaces() {
 		if home != "" {
 			places = append(places, filepath.Join(home, place))
 		}
 	}
-	return append(places, filepath.Join(dir, ".git", "hooks"))
+	return places
+}
+
+// missing are those of paths that do not exist.
+func missing(paths []string) []string {
+	return slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	})
 }

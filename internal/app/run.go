@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -50,11 +51,11 @@ type RunOptions struct {
 // does not return.
 func ChildMain() { run.ChildMain() }
 
+// Guard keeps other processes of the same user out of this one.
+func Guard() error { return run.Guard() }
+
 // Run starts the command of an agent and gives its exit code.
 func (a *App) Run(ctx context.Context, o RunOptions) (int, error) {
-	if err := run.Guard(); err != nil {
-		return 125, err
-	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return 125, fmt.Errorf("finding the current directory: %w", err)
@@ -83,13 +84,28 @@ func (a *App) Run(ctx context.Context, o RunOptions) (int, error) {
 	if err := a.Record(ctx, event.Event{Kind: event.RunStarted, Agent: agent.Name, Detail: map[string]string{"mode": mode}}); err != nil {
 		return 125, err
 	}
+	absent := missing(spec.ReadOnly)
 	code, err := a.runIn(ctx, mode, spec, agent, way, o.Say)
 	endErr := a.Record(context.WithoutCancel(ctx), event.Event{Kind: event.RunEnded, Agent: agent.Name, Status: code})
 	way.close()
+	a.sayAppeared(ctx, agent.Name, absent, o.Say)
 	if after := a.firstUse(ctx, agent.Name); before == "" && after != "" {
 		o.Say(false, "the first real call went through the broker: %s", after)
 	}
 	return code, errors.Join(err, endErr)
+}
+
+// sayAppeared names start-up files that did not exist before the run and do now:
+// what is not there cannot be made read-only.
+func (a *App) sayAppeared(ctx context.Context, agent string, absent []string, say func(bool, string, ...any)) {
+	still := missing(absent)
+	for _, path := range absent {
+		if slices.Contains(still, path) {
+			continue
+		}
+		say(true, "a start-up file has appeared while the agent ran, look at it before you log in again: %s", path)
+		_ = a.Record(context.WithoutCancel(ctx), event.Event{Kind: event.FileChanged, Agent: agent, Reason: "a start-up file appeared", Detail: map[string]string{"path": path}})
+	}
 }
 
 // runIn starts the command in its sandbox, or without one where that was asked for

@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -30,6 +31,10 @@ func (c exitCode) Error() string { return "exit code" }
 // exit code. A process that was started as a part of a sandbox never returns.
 func Main(args []string) int {
 	app.ChildMain()
+	if err := app.Guard(); err != nil {
+		fmt.Fprintln(os.Stderr, "postern: this process cannot be kept from others:", err)
+		return fail.Internal.ExitCode()
+	}
 	e := newEnv(term.System(os.Getenv))
 	ctx, stop := interruptible()
 	defer stop()

@@ -31,6 +31,9 @@ func setUpMounts(s *start) error {
 		return err
 	}
 	defer shown.close()
+	if err := pin(slices.Concat(s.Hidden, s.ReadOnly)); err != nil {
+		return err
+	}
 	for _, path := range s.ReadOnly {
 		if err := readOnly(path); err != nil {
 			return err
@@ -78,6 +81,33 @@ func freshProc(asRoot bool) error {
 	for _, path := range []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/sys"} {
 		if err := readOnly(path); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// pin keeps the directories above paths where they are: one that could be renamed
+// would take what is protected along and leave its name free for another. A
+// directory that is a mount of its own cannot be renamed.
+func pin(paths []string) error {
+	pinned := map[string]bool{}
+	for _, path := range paths {
+		var above []string
+		for dir := filepath.Dir(path); dir != "/" && dir != "."; dir = filepath.Dir(dir) {
+			if unix.Access(filepath.Dir(dir), unix.W_OK) == nil {
+				above = append(above, dir)
+			}
+		}
+		slices.Reverse(above) // the outer one first: a later mount on it would hide the inner one
+		for _, dir := range above {
+			if pinned[dir] {
+				continue
+			}
+			pinned[dir] = true
+			err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, "")
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.EACCES) {
+				return fmt.Errorf("pinning %s: %w", dir, err)
+			}
 		}
 	}
 	return nil

@@ -203,3 +203,27 @@ go("caps", lambda: [l.split()[1] for l in open("/proc/self/status") if l.startsw
 		}
 	}
 }
+
+// A directory above something protected cannot be renamed, which would leave the
+// protected name free for a file of the command's own.
+func TestWhatIsProtectedStaysInItsPlace(t *testing.T) {
+	again(t)
+	needNamespaces(t)
+	dir := t.TempDir()
+	for _, below := range []string{"config/systemd", "state/postern"} {
+		if err := os.MkdirAll(filepath.Join(dir, below), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, out := sandbox(t, fmt.Sprintf("cd %s; mv config c2; mv state s2; echo x > config/systemd/x; echo x > state/postern/x; echo x > config/y && echo wrote", dir), func(s *run.Spec) {
+		s.ReadOnly, s.Hidden = []string{filepath.Join(dir, "config/systemd")}, append(s.Hidden, filepath.Join(dir, "state/postern"))
+	}, nil)
+	for _, gone := range []string{"c2", "s2", "config/systemd/x", "state/postern/x"} {
+		if _, err := os.Lstat(filepath.Join(dir, gone)); err == nil {
+			t.Errorf("%s exists\n%s", gone, out)
+		}
+	}
+	if !strings.Contains(out, "wrote") {
+		t.Errorf("what is not protected cannot be written\n%s", out)
+	}
+}
