@@ -40,9 +40,8 @@ type Answer struct {
 
 // Status is how the daemon is.
 type Status struct {
-	PID      int    `json:"pid"`
-	Safe     string `json:"safe"` // locked or unlocked
-	FirstUse string `json:"first_use,omitempty"`
+	PID  int    `json:"pid"`
+	Safe string `json:"safe"` // locked or unlocked
 }
 
 // Lookup is asked by the daemon, once a socket is served: which name stands for

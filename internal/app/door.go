@@ -24,7 +24,9 @@ type door struct {
 	broker *broker.Broker
 	stop   context.CancelFunc
 	done   sync.WaitGroup
-	noted  map[string]bool // agents whose first use is kept; of followStore's goroutine, then of close
+
+	noting sync.Mutex
+	noted  map[string]bool // agents whose first use is kept
 }
 
 // openDoor builds the broker and keeps it up to date until close.
@@ -63,6 +65,8 @@ const firstUseKey = "first-use/"
 // noteFirstUse keeps each agent's first answered call, which `run` and `status`
 // report.
 func (d *door) noteFirstUse(ctx context.Context) {
+	d.noting.Lock()
+	defer d.noting.Unlock()
 	for agent, stats := range d.broker.Stats().Agents {
 		if stats.FirstUse.IsZero() || d.noted[agent] {
 			continue

@@ -53,6 +53,7 @@ func (c *session) answer(ctx context.Context, r api.Request) api.Answer {
 	var err error
 	switch r.Op {
 	case api.OpStatus:
+		c.server.door.noteFirstUse(ctx)
 		state := "unlocked"
 		if a.Safe.Locked() {
 			state = "locked"

@@ -96,4 +96,9 @@ func (w *daemonWay) filter() (run.Filter, error) {
 	return c.Redact(w.ctx, w.agent)
 }
 
-func (w *daemonWay) close() { w.once.Do(func() { _ = w.c.Close() }) }
+func (w *daemonWay) close() {
+	w.once.Do(func() {
+		_ = w.c.Close()
+		w.a.daemonStatus(context.WithoutCancel(w.ctx)) // it notes first uses before it answers
+	})
+}

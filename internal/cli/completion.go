@@ -38,7 +38,10 @@ func newMan() *cobra.Command {
 			root.DisableAutoGenTag = true
 			header := &doc.GenManHeader{Title: "POSTERN", Section: "1", Source: "postern " + version().Version}
 			if len(words) == 1 {
-				return doc.GenManTree(root, header, words[0])
+				if err := doc.GenManTree(root, header, words[0]); err != nil {
+					return usage(cmd, err)
+				}
+				return nil
 			}
 			return doc.GenMan(root, header, cmd.OutOrStdout())
 		},

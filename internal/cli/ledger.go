@@ -43,7 +43,7 @@ func showEvents(e *env, events []event.Event) error {
 	for _, ev := range events {
 		rows = append(rows, []string{
 			strconv.FormatUint(ev.Seq, 10), ev.Time.UTC().Format(time.DateTime), string(ev.Kind), ev.Agent, ev.Credential,
-			strings.TrimSpace(ev.Method + " " + ev.Host + ev.Path), outcome(ev),
+			strings.TrimSpace(ev.Method + " " + strings.TrimSuffix(ev.Host, ":443") + ev.Path), outcome(ev),
 		})
 	}
 	return e.Table(e.Out, []string{"SEQ", "TIME (UTC)", "WHAT", "AGENT", "SECRET", "WHERE", "HOW"}, rows)
