@@ -65,26 +65,15 @@ func dropCapabilities() error {
 	return nil
 }
 
-// dropEverywhere drops the capabilities of every thread of this process, so that
-// it has none either. A program linked with C code cannot do that; there the
-// commands' own threads drop theirs all the same.
+// dropEverywhere drops the capabilities of every thread of this process but the
+// one to give up more, which the commands' threads use up. A program linked with
+// C code cannot do that; there the commands' own threads drop theirs all the same.
 func dropEverywhere() error {
-	for c := range uintptr(64) { // first: it takes a capability to drop one for good
-		_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0)
-		if errno == unix.ENOTSUP {
-			return nil
-		}
-		if errno == unix.EINVAL && c > unix.CAP_AUDIT_READ {
-			break // past the last one of this kernel
-		}
-		if errno != 0 {
-			return fmt.Errorf("dropping capability %d: %w", c, errno)
-		}
-	}
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&head)), uintptr(unsafe.Pointer(&none[0])), 0)
-	if errno != 0 {
+	var left [2]unix.CapUserData
+	left[0].Effective, left[0].Permitted = 1<<unix.CAP_SETPCAP, 1<<unix.CAP_SETPCAP
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&head)), uintptr(unsafe.Pointer(&left[0])), 0)
+	if errno != 0 && errno != unix.ENOTSUP {
 		return fmt.Errorf("dropping all capabilities: %w", errno)
 	}
 	return nil

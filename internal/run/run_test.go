@@ -444,6 +444,29 @@ func TestNothingOutlivesUs(t *testing.T) {
 	}
 }
 
+// A descriptor that we were given is not passed on: it could lead around every
+// cover.
+func TestNoDescriptorLeaks(t *testing.T) {
+	again(t)
+	needNamespaces(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := osexec.Command(exe)
+	cmd.Env = []string{helperRun + "=ls /proc/self/fd"}
+	root, err := os.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	cmd.ExtraFiles = []*os.File{root}
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Join(strings.Fields(string(out)), " ") != "0 1 2 3" { // 3 is the listing's own
+		t.Errorf("descriptors inside: %s %v", out, err)
+	}
+}
+
 // Orphans are reaped, and those that still run end with the command.
 func TestOrphans(t *testing.T) {
 	again(t)

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/netip"
 	"os"
 	osexec "os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,8 +49,7 @@ type initial struct {
 
 func stage() int {
 	runtime.LockOSThread()
-	unix.CloseOnExec(controlFD)
-	unix.CloseOnExec(startFD)
+	keepToOurselves()
 	control, err := channelOf(os.NewFile(controlFD, "control"))
 	if err != nil {
 		return exitOurs
@@ -70,6 +71,23 @@ func stage() int {
 		return 0
 	}
 	return p.reap()
+}
+
+// keepToOurselves lets no command inherit a descriptor: neither ours, nor one of
+// the host's files that our parent was given by whoever started it.
+func keepToOurselves() {
+	if unix.CloseRange(controlFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	entries, err := os.ReadDir("/proc/self/fd") // before Linux 5.11
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd >= controlFD {
+			unix.CloseOnExec(fd)
+		}
+	}
 }
 
 // exitOurs is the exit code of a failure that is not the command's.
