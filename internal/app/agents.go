@@ -8,6 +8,7 @@ import (
 	"postern/internal/credential"
 	"postern/internal/event"
 	"postern/internal/fail"
+	"postern/internal/policy"
 )
 
 // NewAgent is an agent to be added.
@@ -58,6 +59,9 @@ func (a *App) AddAgent(ctx context.Context, n NewAgent) (AgentDetail, error) {
 // RemoveAgent removes an agent; its placeholders are tripwires from then on.
 func (a *App) RemoveAgent(ctx context.Context, name string) error {
 	if err := a.Agents.Remove(ctx, name); err != nil {
+		return err
+	}
+	if _, err := a.changePolicy(ctx, func(current []byte) ([]byte, error) { return policy.RemoveAgent(current, name) }); err != nil {
 		return err
 	}
 	return a.Record(ctx, event.Event{Kind: event.AgentRemoved, Agent: name})

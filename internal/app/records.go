@@ -22,12 +22,12 @@ type LedgerFilter struct {
 
 // LedgerReport is the outcome of a verification.
 type LedgerReport struct {
-	OK         bool   `json:"ok"`
-	Records    uint64 `json:"records"`
-	Checkpoint uint64 `json:"checkpoint"` // records that the signed checkpoint covers
-	Problem    string `json:"problem,omitempty"`
-	BadSeq     uint64 `json:"bad_seq,omitempty"` // the first record that does not hold
-	Witness    bool   `json:"witness"`           // always false: whoever has the key could rewrite all of it
+	OK         bool     `json:"ok"`
+	Records    uint64   `json:"records"`
+	Checkpoint uint64   `json:"checkpoint"` // records that the signed checkpoint covers
+	Problem    string   `json:"problem,omitempty"`
+	BadSeq     uint64   `json:"bad_seq,omitempty"` // the first record that does not hold
+	Limits     []string `json:"limits"`            // what the verification cannot say
 }
 
 // LedgerTail are the last n records.
@@ -88,7 +88,7 @@ func verifyLedger(ctx context.Context, dir, public string) (LedgerReport, error)
 	if err != nil {
 		return LedgerReport{}, err
 	}
-	report := LedgerReport{OK: r.OK(), Records: r.Entries, Checkpoint: r.Signed, BadSeq: r.FirstBad}
+	report := LedgerReport{OK: r.OK(), Records: r.Entries, Checkpoint: r.Signed, BadSeq: r.FirstBad, Limits: append([]string{}, r.Limits()...)}
 	if len(r.Problems) > 0 {
 		report.Problem = r.Problems[0].Text
 	}

@@ -271,8 +271,11 @@ func (a *App) runCooperative(ctx context.Context, spec run.Spec, agent credentia
 	if err != nil {
 		return 125, err
 	}
-	spec.Env = with(trusting(spec.Env, bundle), "HTTP_PROXY="+proxy, "HTTPS_PROXY="+proxy, "ALL_PROXY="+proxy,
-		"http_proxy="+proxy, "https_proxy="+proxy, "all_proxy="+proxy, "NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost")
+	set := map[string]string{"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
+		set[name] = proxy
+	}
+	spec.Env = with(trusting(spec.Env, bundle), set)
 	return run.StartPlain(spec)
 }
 
@@ -340,7 +343,7 @@ func (a *App) spec(ctx context.Context, agent credential.Agent, dir string, o Ru
 	if len(dropped) > 0 {
 		o.Say(true, "left out of the environment, real keys that the safe does not have: %s   next  postern secret add NAME", strings.Join(dropped, ", "))
 	}
-	s.Env = with(trusting(env, bundlePath), account.variables()...)
+	s.Env = with(trusting(env, bundlePath), account.variables())
 	return s, nil
 }
 
@@ -358,10 +361,7 @@ func (a *App) environ(ctx context.Context, agent credential.Agent, way way) (kep
 		return filter.Close(filter.Write(nil, b))
 	}}
 	kept, dropped = e.clean(os.Environ())
-	for name, text := range a.byHand(ctx, own) {
-		kept = with(kept, name+"="+text)
-	}
-	return kept, dropped, nil
+	return with(kept, a.byHand(ctx, own)), dropped, nil
 }
 
 // ownVariables are the variables of the agent's secrets, with the placeholders.
@@ -408,11 +408,11 @@ func (a *App) byHand(ctx context.Context, own map[string]string) map[string]stri
 // account is whose home and name the command has.
 type account struct{ home, name string }
 
-func (c account) variables() []string {
+func (c account) variables() map[string]string {
 	if c.name == "" {
 		return nil
 	}
-	return []string{"HOME=" + c.home, "USER=" + c.name, "LOGNAME=" + c.name}
+	return map[string]string{"HOME": c.home, "USER": c.name, "LOGNAME": c.name}
 }
 
 // runAs decides who the command runs as. An ordinary user stays who they are;

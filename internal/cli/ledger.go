@@ -117,5 +117,7 @@ func showLedgerReport(e *env, r app.LedgerReport) {
 	} else {
 		fmt.Fprintf(e.Out, "%s %s\n", e.Paint(term.Bad, e.Symbol("fail")), term.Safe(r.Problem))
 	}
-	fmt.Fprintf(e.Out, "%s no witness: whoever holds the signing key could have written all of it anew\n", e.Symbol("warn"))
+	for _, limit := range r.Limits {
+		fmt.Fprintf(e.Out, "%s %s\n", e.Symbol("warn"), limit)
+	}
 }
