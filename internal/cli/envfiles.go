@@ -92,8 +92,8 @@ func newEnvInit(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "init [VARIABLE…]", Short: "make a .env, its .env.example and the .gitignore lines",
 		Example: "postern env init ANTHROPIC_API_KEY OPENAI_API_KEY",
-		RunE: func(_ *cobra.Command, variables []string) error {
-			made, err := app.InitEnv(e.options(), dir, variables)
+		RunE: func(cmd *cobra.Command, variables []string) error {
+			made, run, err := app.InitEnv(cmd.Context(), e.options(), dir, variables)
 			if err != nil {
 				return err
 			}
@@ -101,6 +101,9 @@ func newEnvInit(e *env) *cobra.Command {
 				fmt.Fprintf(e.Out, "%s %s\n", e.Symbol("ok"), term.Safe(name))
 			}
 			fmt.Fprintln(e.Out, "next  put the keys into .env, then: postern setup")
+			if run > 0 {
+				fmt.Fprintf(e.Out, "undo  postern undo %d\n", run)
+			}
 			return nil
 		},
 	}
