@@ -25,7 +25,8 @@ type Process struct {
 	way      way
 	names    *resolver
 	stdio    *stdio
-	first    answer // of the command, where it could not be started
+	first    answer // of the command: that it was started, or why not
+	released bool
 	ended    chan struct{}
 
 	jobs    sync.Mutex
@@ -246,8 +247,9 @@ func (p *Process) PID() int {
 }
 
 // Release lets the command begin, now that its connections are served. From then
-// until Wait returns the signals that this process gets are passed on to it. A
-// command that cannot be started is Wait's to report.
+// until Wait returns the signals that this process gets are passed on to it. The
+// streams of the Spec must be open until Release returns. A command that cannot
+// be started is Wait's to report.
 func (p *Process) Release() error {
 	var err error
 	if p.stdio, err = newStdio(p.spec); err != nil {
@@ -272,6 +274,7 @@ func (p *Process) Release() error {
 	if p.first, lives = p.hear(box); !lives {
 		return ownFailure(errors.New("the first process inside ended"))
 	}
+	p.released = true
 	if !p.first.message.Started {
 		return nil
 	}
@@ -339,7 +342,7 @@ func (p *Process) listen() {
 // inside is gone when it returns, and all output is out.
 func (p *Process) Wait() (int, error) {
 	defer p.abandon()
-	if p.stdio == nil {
+	if !p.released {
 		return exitOurs, nil
 	}
 	result, err := p.result()

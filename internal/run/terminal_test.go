@@ -321,3 +321,25 @@ func TestJoin(t *testing.T) {
 		t.Errorf("the first command ended with %d, %v", code, err)
 	}
 }
+
+// A sandbox whose release failed, here for a stream that was closed too early,
+// ends without a hang.
+func TestFailedRelease(t *testing.T) {
+	needNamespaces(t)
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	p, err := run.Start(t.Context(), run.Spec{Command: []string{"true"}, Dir: "/", Stdin: in})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = p.Listener().Close(), in.Close()
+	if err := p.Release(); err == nil {
+		t.Error("a closed stream was handed over")
+	}
+	if code, err := p.Wait(); code != 125 || err != nil {
+		t.Errorf("Wait gave %d, %v", code, err)
+	}
+}
