@@ -79,7 +79,7 @@ type Decision struct {
 	OwnKeys bool   // the agent may bring its own keys of this kind
 }
 
-// Mode is an agent's egress mode (design §6.4).
+// Mode is an agent's egress mode.
 type Mode string
 
 // The modes.

@@ -113,7 +113,6 @@ type world struct {
 	durable  bool
 	synced   int
 	names    map[netip.Addr]string
-	tb       testing.TB
 }
 
 func newWorld(t testing.TB) *world {

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"postern/internal/event"
 )
 
@@ -24,9 +22,8 @@ func http2World(t testing.TB, h func(w http.ResponseWriter, r *http.Request, val
 		}
 		h(rw, r, value)
 	})}
-	if err := http2.ConfigureServer(srv, nil); err != nil {
-		t.Fatal(err)
-	}
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP2(true)
 	ln := w.tlsSite(anthropicHost, "h2")
 	go func() { _ = srv.Serve(ln) }()
 	t.Cleanup(func() { _ = srv.Close() })

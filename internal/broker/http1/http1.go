@@ -10,7 +10,7 @@ import (
 	"fmt"
 )
 
-// The bounds of one message, fixed by attacks.md B5.
+// The bounds of one message.
 const (
 	MaxHead   = 64 << 10 // bytes of start line and fields
 	MaxFields = 200      // fields of one head or one trailer
