@@ -20,8 +20,9 @@ build: ## builds bin/postern, static
 install: build ## installs postern to PREFIX/bin (default /usr/local/bin)
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/postern
 
-demo: build ## the main job, from end to end (AGENT=python for the Python agent)
-	@AGENT=$(AGENT) bash examples/demo.sh
+demo: ## the main job, from end to end (AGENT=python for the Python agent)
+	@command -v go >/dev/null || { echo "Go is missing: install Go 1.26 or later (https://go.dev/dl)"; exit 1; }
+	@AGENT=$(AGENT) go run ./examples/demo
 
 test: lint unit race ## everything
 

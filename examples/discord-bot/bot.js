@@ -1,8 +1,8 @@
 // A small agent: it looks at its accounts, lets two models write a line about
-// them, tells a Telegram chat, answers on Discord and goes home.
+// them, tells a Telegram chat, and is there on Discord.
 //
-//   node bot.js            one round, then the end
-//   node bot.js --stay     stays on Discord until it is stopped
+//   node bot.js            one round, then it stays on Discord until it is stopped
+//   node bot.js --once     one round, then the end
 import 'dotenv/config';
 import { appendFileSync } from 'node:fs';
 import Anthropic from '@anthropic-ai/sdk';
@@ -11,7 +11,7 @@ import Stripe from 'stripe';
 import { Bot } from 'grammy';
 import { Client, Events, GatewayIntentBits } from 'discord.js';
 
-const stay = process.argv.includes('--stay');
+const once = process.argv.includes('--once');
 const env = process.env;
 let failed = 0;
 
@@ -32,7 +32,7 @@ async function step(name, work) {
 const anthropic = new Anthropic({ maxRetries: 1 });
 await step('Anthropic', async () => {
   const stream = anthropic.messages.stream({
-    model: 'claude-sonnet-4-5', max_tokens: 100,
+    model: 'claude-sonnet-5-5', max_tokens: 100,
     messages: [{ role: 'user', content: 'One line for the morning report, please.' }],
   });
   const text = await stream.finalText();
@@ -56,7 +56,7 @@ await step('Stripe', async () => {
 const telegram = new Bot(env.TELEGRAM_BOT_TOKEN);
 await step('Telegram', async () => {
   const me = await telegram.api.getMe();
-  const answer = await telegram.api.sendMessage(4711, 'The report is ready.');
+  const answer = await telegram.api.sendMessage(env.REPORT_CHAT, 'The report is ready.');
   return { says: `@${me.username} sent message ${answer.message_id}`, answer };
 });
 
@@ -72,9 +72,11 @@ await step('Discord', async () => {
   return { says: `logged in as ${client.user.tag}`, answer: { user: client.user.toJSON() } };
 });
 
-if (stay && !failed) {
+if (!once) {
   console.log('  staying on Discord, Ctrl-C ends');
-} else {
-  await discord.destroy();
-  process.exit(failed ? 1 : 0);
+  const awake = setInterval(() => {}, 60_000);
+  await new Promise((stopped) => ['SIGINT', 'SIGTERM'].forEach((signal) => process.once(signal, stopped)));
+  clearInterval(awake);
 }
+await discord.destroy();
+process.exit(failed ? 1 : 0);

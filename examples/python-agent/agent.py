@@ -1,7 +1,12 @@
-"""A small agent: a model writes a line, OpenAI shortens it by plain httpx, Stripe and Telegram are asked by requests."""
+"""A small agent: a model writes a line, OpenAI shortens it by plain httpx, Stripe and Telegram are asked by requests.
+
+    python agent.py            one round, then it waits until it is stopped
+    python agent.py --once     one round, then the end
+"""
 
 import json
 import os
+import signal
 import sys
 
 import httpx
@@ -29,7 +34,7 @@ def step(name, work):
 def anthropic():
     client = Anthropic(max_retries=1)
     answer = client.messages.create(
-        model="claude-sonnet-4-5", max_tokens=100, messages=[{"role": "user", "content": "One line, please."}]
+        model="claude-sonnet-5-5", max_tokens=100, messages=[{"role": "user", "content": "One line, please."}]
     )
     return f'wrote "{answer.content[0].text[:40]}"', answer.model_dump()
 
@@ -52,7 +57,7 @@ def stripe():
 
 def telegram():
     base = f"https://api.telegram.org/bot{os.environ['TELEGRAM_BOT_TOKEN']}"
-    answer = requests.post(base + "/sendMessage", json={"chat_id": 4711, "text": "The report is ready."}, timeout=20)
+    answer = requests.post(base + "/sendMessage", json={"chat_id": os.environ["REPORT_CHAT"], "text": "The report is ready."}, timeout=20)
     answer.raise_for_status()
     return f"sent message {answer.json()['result']['message_id']}", answer.json()
 
@@ -61,4 +66,9 @@ step("Anthropic", anthropic)
 step("OpenAI", openai)
 step("Stripe", stripe)
 step("Telegram", telegram)
+if "--once" not in sys.argv:
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    print("  waiting for the next report, Ctrl-C ends", flush=True)
+    signal.pause()
 sys.exit(1 if failed else 0)

@@ -5,6 +5,7 @@ package app
 import (
 	"context"
 	"os"
+	"strings"
 
 	"postern/internal/broker"
 	"postern/internal/credential"
@@ -33,10 +34,16 @@ func (n noValues) Lease(ctx context.Context, agent, name string) (secret.Value, 
 	return secret.New([]byte("switched-off-by-the-demo")), version, err
 }
 
-// breakSpec leaves files uncovered and the environment as it was.
+// breakSpec leaves files uncovered and the variables of the environment as they
+// were.
 func breakSpec(s run.Spec) run.Spec {
 	if os.Getenv("DEMO_BREAK") == "mask" {
-		s.Hidden, s.Masked, s.Env = nil, nil, os.Environ()
+		asItWas := map[string]string{}
+		for _, pair := range os.Environ() {
+			name, value, _ := strings.Cut(pair, "=")
+			asItWas[name] = value
+		}
+		s.Hidden, s.Masked, s.Env = nil, nil, with(s.Env, asItWas)
 	}
 	return s
 }
