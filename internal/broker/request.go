@@ -69,7 +69,7 @@ func leaseRefusal(err error, credential string) *refusal {
 		r = forbidden(ruleLease, why)
 		r.next = nextOf(err, "postern secret show "+credential)
 	case fail.Is(err, fail.Locked):
-		r.next = nextOf(err, "postern unlock")
+		r.next = nextOf(err, "postern safe unlock")
 	}
 	r.credential = credential
 	return r

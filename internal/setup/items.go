@@ -82,7 +82,7 @@ func (p *Plan) addGrantItems(add adder) {
 	}
 	for _, s := range p.Secrets {
 		if s.Import && !s.Stays && len(s.Hosts) == 0 {
-			add("!", s.subject(), fmt.Sprintf("postern policy allow %s %s HOST", p.Agent, s.Name),
+			add("!", s.subject(), fmt.Sprintf("postern policy allow --agent %s --secret %s --host HOST", p.Agent, s.Name),
 				"no provider known: it works after you name its hosts")
 		}
 		if s.Import && !s.Stays && s.value.Len() < 8 {
