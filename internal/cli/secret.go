@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -121,10 +122,13 @@ func (e *env) readValue(o addOptions) (secret.Value, error) {
 func newSecretImport(e *env) *cobra.Command {
 	o := setupOptions{}
 	cmd := &cobra.Command{
-		Use: "import DIR", Short: "take new keys out of a directory that is protected already",
+		Use: "import DIR|FILE", Short: "take new keys out of a directory that is protected already",
 		Example: "postern secret import .", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, words []string) error {
 			o.dir = words[0]
+			if info, err := os.Stat(o.dir); err == nil && !info.IsDir() {
+				o.dir = filepath.Dir(o.dir) // the files of a directory belong together
+			}
 			return runSetup(cmd.Context(), e, o)
 		},
 	}
