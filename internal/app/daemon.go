@@ -31,7 +31,7 @@ func (a *App) Serve(ctx context.Context, proxy string, say func(format string, a
 	}
 	defer listener.Close()
 	s := &server{a: a, sessions: map[*session]bool{}}
-	d, err := a.openDoor(ctx)
+	d, err := a.openDoor(ctx, say)
 	if err != nil {
 		return err
 	}

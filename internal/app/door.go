@@ -26,11 +26,13 @@ type door struct {
 	done   sync.WaitGroup
 
 	noting sync.Mutex
-	noted  map[string]bool // agents whose first use is kept
+	say    func(format string, args ...any) // what a person should notice
+	noted  map[string]bool                  // agents whose first use is kept
 }
 
-// openDoor builds the broker and keeps it up to date until close.
-func (a *App) openDoor(ctx context.Context) (*door, error) {
+// openDoor builds the broker and keeps it up to date until close; say is told what
+// a person should notice.
+func (a *App) openDoor(ctx context.Context, say func(format string, args ...any)) (*door, error) {
 	authority, err := a.authority(ctx)
 	if err != nil {
 		return nil, err
@@ -40,7 +42,7 @@ func (a *App) openDoor(ctx context.Context) (*door, error) {
 		return nil, err
 	}
 	decide := newDecider(a)
-	d := &door{a: a, noted: map[string]bool{}, broker: broker.New(breaks(broker.Config{
+	d := &door{a: a, say: say, noted: map[string]bool{}, broker: broker.New(breaks(broker.Config{
 		Leaser: a.Safe, Decider: decide, Recorder: recorder{a}, Placeholders: holdings{a}, Issuer: authority,
 		Authenticate: func(agent, token string) bool { return a.authenticate(agent, token) },
 		Dial:         a.Config.Upstream.Dial, RootCAs: roots, Now: a.o.Now,
@@ -131,6 +133,7 @@ func (a *App) lentNow(ctx context.Context) map[string]bool {
 // rule.
 func (d *door) policyChanged(bad error) {
 	if bad != nil {
+		d.say("policy.yaml has a mistake, the last good one goes on: %v   next  postern policy check", bad)
 		_ = d.a.Record(context.Background(), event.Event{Kind: event.PolicyBad, Reason: bad.Error()})
 		return
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -47,6 +46,9 @@ type RunOptions struct {
 	Adopt func([]setup.Secret) (bool, error)
 }
 
+// amber says what a person should notice.
+func (o RunOptions) amber(format string, args ...any) { o.Say(true, format, args...) }
+
 // ChildMain is called first in main: where this process is a part of a sandbox it
 // does not return.
 func ChildMain() { run.ChildMain() }
@@ -64,10 +66,10 @@ func (a *App) Run(ctx context.Context, o RunOptions) (int, error) {
 	if err != nil {
 		return 125, err
 	}
-	if err := a.adoptNew(ctx, agent, &o); err != nil {
+	if err := a.adoptNew(ctx, agent, o); err != nil {
 		return 125, err
 	}
-	way, err := a.openWay(ctx, agent.Name)
+	way, err := a.openWay(ctx, agent.Name, o.amber)
 	if err != nil {
 		return 125, err
 	}
@@ -85,6 +87,7 @@ func (a *App) Run(ctx context.Context, o RunOptions) (int, error) {
 		return 125, err
 	}
 	absent := missing(spec.ReadOnly)
+	defer a.followFiles(ctx, agent, o)()
 	code, err := a.runIn(ctx, mode, spec, agent, way, o.Say)
 	endErr := a.Record(context.WithoutCancel(ctx), event.Event{Kind: event.RunEnded, Agent: agent.Name, Status: code})
 	way.close()
@@ -124,7 +127,7 @@ func (a *App) runIn(ctx context.Context, mode string, spec run.Spec, agent crede
 		say(true, "namespaces are not allowed here: %s   next  %s", why.Why, next)
 	}
 	say(true, "cooperative mode: a program that ignores the proxy variables is not stopped")
-	return a.runCooperative(ctx, spec, agent)
+	return a.runCooperative(ctx, spec, agent, say)
 }
 
 func (a *App) agentFor(ctx context.Context, name, dir string) (credential.Agent, error) {
@@ -151,49 +154,6 @@ func (a *App) mode(o RunOptions) (string, error) {
 		return mode, nil
 	}
 	return "", fail.New(fail.Invalid, "P-E001", "there is no mode %q", mode).Because("there are auto, enforced and cooperative")
-}
-
-// adoptNew looks for real keys that have appeared since setup, and takes them in
-// or refuses to start.
-func (a *App) adoptNew(ctx context.Context, agent credential.Agent, o *RunOptions) error {
-	if agent.Directory == "" || a.ownKeys(agent.Name) {
-		return nil
-	}
-	found, err := setup.Find(agent.Directory)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	in := a.input(found, agent.Name)
-	if a.Safe.Locked() {
-		in.Inventory = nil
-	}
-	plan, fresh, err := setup.Appeared(ctx, in)
-	if err != nil || len(fresh) == 0 {
-		return err
-	}
-	how := o.NewKeys
-	if how == "" {
-		how = a.Config.Run.NewKeys
-	}
-	adopt := how == config.NewKeysAdopt
-	if how == "" || how == config.NewKeysAsk {
-		if adopt, err = o.Adopt(fresh); err != nil {
-			return err
-		}
-	}
-	if !adopt || a.Safe.Locked() {
-		return fail.New(fail.NotAllowed, "P-E121", "the agent was not started: real keys have appeared in its directory").
-			Because("%s in %s", fresh[0].Title, fresh[0].Places[0].File).Hint("postern secret import %s", agent.Directory)
-	}
-	result, err := a.Apply(ctx, plan, nil)
-	if err != nil {
-		return err
-	}
-	o.Say(false, "took new keys into the safe: %s   undo: postern undo %d", strings.Join(append(result.Imported, result.Reused...), ", "), result.Run)
-	return nil
 }
 
 // ownKeys says whether some grant lets the agent bring keys of its own.
@@ -249,7 +209,7 @@ func sandboxSocket(agent string) string {
 }
 
 // runCooperative starts the command with variables that lead to the broker.
-func (a *App) runCooperative(ctx context.Context, spec run.Spec, agent credential.Agent) (int, error) {
+func (a *App) runCooperative(ctx context.Context, spec run.Spec, agent credential.Agent, say func(bool, string, ...any)) (int, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 125, err
@@ -258,7 +218,7 @@ func (a *App) runCooperative(ctx context.Context, spec run.Spec, agent credentia
 	if err != nil {
 		return 125, err
 	}
-	d, err := a.openDoor(ctx)
+	d, err := a.openDoor(ctx, func(format string, args ...any) { say(true, format, args...) })
 	if err != nil {
 		return 125, err
 	}

@@ -22,7 +22,7 @@ type way interface {
 }
 
 // openWay takes the daemon where one is running with an open safe.
-func (a *App) openWay(ctx context.Context, agent string) (way, error) {
+func (a *App) openWay(ctx context.Context, agent string, say func(format string, args ...any)) (way, error) {
 	if c, err := a.dialDaemon(ctx); err == nil {
 		status, err := c.Status(ctx)
 		if err == nil && status.Safe == "unlocked" {
@@ -35,7 +35,7 @@ func (a *App) openWay(ctx context.Context, agent string) (way, error) {
 			return nil, err
 		}
 	}
-	d, err := a.openDoor(ctx)
+	d, err := a.openDoor(ctx, say)
 	if err != nil {
 		return nil, err
 	}
