@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	maxFileLines     = 800
+	maxFileLines     = 500
 	maxFunctionLines = 100
 )
 
