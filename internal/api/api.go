@@ -13,6 +13,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"postern/internal/fail"
 )
 
 // The operations.
@@ -33,9 +35,10 @@ type Request struct {
 
 // Answer is the daemon's.
 type Answer struct {
-	Error  string  `json:"error,omitempty"`
-	ID     string  `json:"id,omitempty"` // of the error's help page
-	Status *Status `json:"status,omitempty"`
+	Error  string    `json:"error,omitempty"`
+	ID     string    `json:"id,omitempty"`   // of the error's help page
+	Kind   fail.Kind `json:"kind,omitempty"` // of the error
+	Status *Status   `json:"status,omitempty"`
 }
 
 // Status is how the daemon is.

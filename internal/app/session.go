@@ -84,9 +84,9 @@ func refusal(err error) api.Answer {
 	}
 	var known *fail.Error
 	if errors.As(err, &known) {
-		return api.Answer{Error: known.Error(), ID: known.ID}
+		return api.Answer{Error: known.Error(), ID: known.ID, Kind: known.Kind}
 	}
-	return api.Answer{Error: err.Error()}
+	return api.Answer{Error: err.Error(), Kind: fail.KindOf(err)}
 }
 
 // unlockWith opens the safe with a passphrase that came over the socket, or with

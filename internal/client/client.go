@@ -3,6 +3,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,6 +13,9 @@ import (
 	"postern/internal/api"
 	"postern/internal/fail"
 )
+
+// patience bounds the wait for an answer where the caller sets no bound.
+const patience = 30 * time.Second
 
 // Client is one connection to the daemon. It serves one request after another,
 // and only one where that request takes the connection over (Serve, Redact).
@@ -37,11 +41,13 @@ func (c *Client) Close() error { return c.conn.Close() }
 func (c *Client) call(ctx context.Context, r api.Request, files ...*os.File) (api.Answer, error) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
-		deadline = time.Now().Add(30 * time.Second)
+		deadline = time.Now().Add(patience)
 	}
 	if err := c.conn.SetDeadline(deadline); err != nil {
-		return api.Answer{}, err
+		return api.Answer{}, gone(err)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 	if err := c.wire.Send(r, files...); err != nil {
 		return api.Answer{}, gone(err)
 	}
@@ -50,7 +56,11 @@ func (c *Client) call(ctx context.Context, r api.Request, files ...*os.File) (ap
 		return api.Answer{}, gone(err)
 	}
 	if answer.Error != "" {
-		return answer, fail.New(fail.NotAllowed, "P-E153", "the daemon said no").Because("%s", answer.Error)
+		refused := fail.New(answer.Kind, "P-E153", "the daemon said no").Because("%s", answer.Error)
+		if answer.ID != "" {
+			refused.Hint("postern help %s", answer.ID)
+		}
+		return answer, refused
 	}
 	return answer, c.conn.SetDeadline(time.Time{})
 }
@@ -62,7 +72,10 @@ func gone(err error) error {
 // Status asks how the daemon is.
 func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	answer, err := c.call(ctx, api.Request{Op: api.OpStatus})
-	if err != nil || answer.Status == nil {
+	if err == nil && answer.Status == nil {
+		err = gone(errors.New("its answer says nothing"))
+	}
+	if err != nil {
 		return api.Status{}, err
 	}
 	return *answer.Status, nil
@@ -143,13 +156,16 @@ func (r *Redactor) exchange(dst []byte, sort byte, chunk []byte) []byte {
 	if r.err != nil {
 		return dst
 	}
-	if r.err = r.c.wire.SendChunk(sort, chunk); r.err != nil {
-		return append(dst, fmt.Sprintf("\npostern: output stopped: %v\n", gone(r.err))...)
+	var out []byte
+	r.err = r.c.conn.SetDeadline(time.Now().Add(patience))
+	if r.err == nil {
+		r.err = r.c.wire.SendChunk(sort, chunk)
 	}
-	_, out, err := r.c.wire.ReceiveChunk()
-	if err != nil {
-		r.err = err
-		return append(dst, fmt.Sprintf("\npostern: output stopped: %v\n", gone(err))...)
+	if r.err == nil {
+		_, out, r.err = r.c.wire.ReceiveChunk()
+	}
+	if r.err != nil {
+		return append(dst, fmt.Sprintf("\npostern: output stopped: %v\n", gone(r.err))...)
 	}
 	return append(dst, out...)
 }
