@@ -20,8 +20,8 @@ import (
 	"time"
 )
 
-// longest bounds the whole demo, installing included.
-const longest = 4 * time.Minute
+// longest bounds the whole demo, a first build and installing included.
+const longest = 8 * time.Minute
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == "probe" {

@@ -26,14 +26,16 @@ const roundTime = 60 * time.Second
 func (w *world) setUp(ctx context.Context) error {
 	// The key file, because a systemd credential may leave a host key behind in /var/lib.
 	cmd := w.postern(ctx, "setup", "--yes", "--root", "keyfile")
-	out, err := cmd.CombinedOutput()
+	var progress bytes.Buffer
+	cmd.Stderr = &progress
+	out, err := cmd.Output()
 	for line := range strings.Lines(string(out)) {
 		if line = strings.TrimRight(line, "\n"); line != "" && !strings.Contains(line, "  next  ") {
 			say("%s", strings.ReplaceAll(line, w.scratch, "…"))
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("postern setup: %w", err)
+		return fmt.Errorf("postern setup: %w\n%s", err, strings.TrimSpace(progress.String()))
 	}
 	data, err := os.ReadFile(filepath.Join(w.dir, ".env"))
 	if err != nil {

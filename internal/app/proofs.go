@@ -125,7 +125,10 @@ func (a *App) prove(ctx context.Context, agent credential.Agent, p *Proofs) erro
 	}
 	p.ThroughBroker.judge(inside.Status == http.StatusOK && c.right.Load() == 1, "a canary got its value at the door",
 		fmt.Sprintf("the canary's call ended with %d %s", inside.Status, inside.Error))
-	p.NoValue.judge(found == 0 && !c.in(inside.Body), "none in the environment, the files and the memory of a process started like the agent",
+	if c.in(inside.Body) {
+		found++
+	}
+	p.NoValue.judge(found == 0, "none in the environment, the files and the memory of a process started like the agent",
 		fmt.Sprintf("%d found", found))
 	p.DirectRefused.judge(c.direct.Load() == 0 && inside.Direct != "connected" && inside.UDP != "answered", "this machine is out of reach, and so is UDP",
 		"a direct connection was made")
