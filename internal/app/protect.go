@@ -10,6 +10,7 @@ import (
 	"postern/internal/change"
 	"postern/internal/config"
 	"postern/internal/event"
+	"postern/internal/policy"
 	"postern/internal/setup"
 	"postern/internal/store"
 )
@@ -74,8 +75,47 @@ func (a *App) Apply(ctx context.Context, plan *setup.Plan, progress func(string)
 
 func (a *App) journal() *change.Journal {
 	j := change.New(a.DB.Journal(), a.Safe)
-	j.Merge, j.Now = setup.Merge, a.o.Now
+	j.Merge, j.Now = a.merge, a.o.Now
 	return j
+}
+
+// merge puts back what a run took out of a file that was edited since. In
+// policy.yaml lines do not stand alone, so there whole agents that the run brought
+// in are taken out, and nothing is done that would not parse.
+func (a *App) merge(path string, before, after, now []byte) ([]byte, error) {
+	if path != a.Paths.PolicyFile() {
+		return setup.Merge(path, before, after, now)
+	}
+	old, err := policy.Parse(path, before)
+	if err != nil {
+		return nil, err
+	}
+	brought, err := policy.Parse(path, after)
+	if err != nil {
+		return nil, err
+	}
+	left := now
+	for _, agent := range brought.Agents() {
+		if _, was := old.Agent(agent.Name); was {
+			continue
+		}
+		if left, err = policy.RemoveAgent(left, agent.Name); err != nil {
+			return nil, err
+		}
+	}
+	if string(left) == string(now) { // the run only added to agents that were there
+		if left, err = setup.Merge(path, before, after, now); err != nil {
+			return nil, err
+		}
+	}
+	rest, err := policy.Parse(path, left)
+	if err != nil {
+		return nil, err
+	}
+	if len(before) == 0 && len(rest.Agents()) == 0 {
+		return nil, nil
+	}
+	return left, nil
 }
 
 // UndoReport is what an undo did.
