@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -119,7 +120,7 @@ func clockProbe(o Options) Probe {
 
 func placeProbes(paths config.Paths) []Probe {
 	var probes []Probe
-	for _, dir := range []string{paths.State, paths.Config} {
+	for _, dir := range slices.Compact([]string{paths.State, paths.Config}) {
 		info, err := os.Stat(dir)
 		if err != nil {
 			continue

@@ -37,7 +37,8 @@ func socketPatterns() []string {
 	return []string{"/tmp/ssh-*", "/tmp/tmux-*", "/tmp/screens", "/tmp/.X11-unix", "/tmp/.ICE-unix", "/tmp/dbus-*", "/tmp/postern-*", "/var/run/docker.sock"}
 }
 
-// hidden are the places that are empty inside, but for those that are granted.
+// hidden are the places that are empty inside, but for those that are granted. A
+// place stays hidden where only something below it is granted: run shows that.
 func hidden(paths config.Paths, home, runtime string, granted []string) []string {
 	places := []string{paths.State, paths.Config, paths.Runtime, paths.SocketDir()}
 	if runtime != "" {
@@ -56,7 +57,7 @@ func hidden(paths config.Paths, home, runtime string, granted []string) []string
 		}
 	}
 	open = slices.DeleteFunc(open, func(place string) bool {
-		return slices.ContainsFunc(granted, func(g string) bool { return within(g, place) || within(place, g) })
+		return slices.ContainsFunc(granted, func(g string) bool { return within(place, g) })
 	})
 	places = append(places, open...)
 	slices.Sort(places)

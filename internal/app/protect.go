@@ -80,11 +80,16 @@ func (a *App) journal() *change.Journal {
 }
 
 // merge puts back what a run took out of a file that was edited since. In
-// policy.yaml lines do not stand alone, so there whole agents that the run brought
-// in are taken out, and nothing is done that would not parse.
+// policy.yaml lines do not stand alone: where taking out the run's lines would
+// leave something that does not parse, the agents that it brought in go as a
+// whole.
 func (a *App) merge(path string, before, after, now []byte) ([]byte, error) {
-	if path != a.Paths.PolicyFile() {
-		return setup.Merge(path, before, after, now)
+	left, err := setup.Merge(path, before, after, now)
+	if err != nil || path != a.Paths.PolicyFile() {
+		return left, err
+	}
+	if rest, err := policy.Parse(path, left); err == nil {
+		return withoutRest(before, left, rest), nil
 	}
 	old, err := policy.Parse(path, before)
 	if err != nil {
@@ -94,7 +99,7 @@ func (a *App) merge(path string, before, after, now []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	left := now
+	left = now
 	for _, agent := range brought.Agents() {
 		if _, was := old.Agent(agent.Name); was {
 			continue
@@ -103,19 +108,19 @@ func (a *App) merge(path string, before, after, now []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if string(left) == string(now) { // the run only added to agents that were there
-		if left, err = setup.Merge(path, before, after, now); err != nil {
-			return nil, err
-		}
-	}
 	rest, err := policy.Parse(path, left)
 	if err != nil {
 		return nil, err
 	}
+	return withoutRest(before, left, rest), nil
+}
+
+// withoutRest is nothing where there was no policy before and none is left.
+func withoutRest(before, left []byte, rest *policy.Policy) []byte {
 	if len(before) == 0 && len(rest.Agents()) == 0 {
-		return nil, nil
+		return nil
 	}
-	return left, nil
+	return left
 }
 
 // UndoReport is what an undo did.

@@ -54,8 +54,9 @@ func LedgerFind(ctx context.Context, o Options, f LedgerFilter) ([]event.Event, 
 	return found, err
 }
 
-// LedgerVerify checks the whole ledger against its public key.
-func LedgerVerify(ctx context.Context, o Options) (LedgerReport, error) {
+// LedgerVerify checks the whole ledger against its public key, and against
+// checkpoints that were kept elsewhere.
+func LedgerVerify(ctx context.Context, o Options, kept ...string) (LedgerReport, error) {
 	dir, err := ledgerDir(o)
 	if err != nil {
 		return LedgerReport{}, err
@@ -68,7 +69,15 @@ func LedgerVerify(ctx context.Context, o Options) (LedgerReport, error) {
 	if err != nil {
 		return LedgerReport{}, fail.New(fail.Incomplete, "P-E148", "the ledger cannot be verified").Because("its public key, %s, cannot be read", paths.LedgerPublic())
 	}
-	return verifyLedger(ctx, dir, strings.TrimSpace(string(public)))
+	var witnessed [][]byte
+	for _, path := range kept {
+		checkpoint, err := os.ReadFile(path)
+		if err != nil {
+			return LedgerReport{}, fail.New(fail.Invalid, "P-E149", "the checkpoint cannot be read").Wrap(err)
+		}
+		witnessed = append(witnessed, checkpoint)
+	}
+	return verifyLedger(ctx, dir, witnessed, strings.TrimSpace(string(public)))
 }
 
 func ledgerDir(o Options) (string, error) {
@@ -83,8 +92,8 @@ func ledgerDir(o Options) (string, error) {
 }
 
 // verifyLedger puts the outcome of a verification into the form of the report.
-func verifyLedger(ctx context.Context, dir, public string) (LedgerReport, error) {
-	r, err := ledger.Verify(ctx, dir, public)
+func verifyLedger(ctx context.Context, dir string, witnessed [][]byte, public string) (LedgerReport, error) {
+	r, err := ledger.Verify(ctx, dir, public, witnessed...)
 	if err != nil {
 		return LedgerReport{}, err
 	}

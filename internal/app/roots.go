@@ -207,11 +207,17 @@ func (a *App) Rekey(ctx context.Context, kind string) error {
 		return err
 	}
 	defer unlock()
+	before := a.Safe.RootKind()
 	if err := a.rekey(ctx, kind); err != nil {
 		return err
 	}
 	if err := a.chooseRoot(kind); err != nil {
 		return err
+	}
+	if before == config.RootKeyFile && kind != before { // it opens nothing any more
+		if err := os.Remove(a.keyFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("removing the old key file: %w", err)
+		}
 	}
 	return a.Record(ctx, event.Event{Kind: event.Rekeyed, Detail: map[string]string{"root": kind}})
 }

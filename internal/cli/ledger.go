@@ -87,10 +87,11 @@ func newLedgerFind(e *env) *cobra.Command {
 }
 
 func newLedgerVerify(e *env) *cobra.Command {
+	var kept []string
 	cmd := &cobra.Command{
 		Use: "verify", Short: "check every record, the tree and the signature", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			report, err := app.LedgerVerify(cmd.Context(), e.options())
+			report, err := app.LedgerVerify(cmd.Context(), e.options(), kept...)
 			if err != nil {
 				return err
 			}
@@ -107,6 +108,7 @@ func newLedgerVerify(e *env) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().StringArrayVar(&kept, "checkpoint", nil, "a checkpoint `FILE` that was kept where the agent cannot write")
 	e.jsonFlag(cmd)
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -72,6 +73,11 @@ func showStatus(e *env, w io.Writer, s app.Status) {
 		fmt.Fprintf(w, "  agent    %s  %s  egress %s  %s\n", a.Name, count(a.Secrets, "secret"), a.Egress, term.Safe(a.Directory))
 		if len(a.Real) > 0 {
 			fmt.Fprintf(w, "           %s\n", e.Paint(term.Amber, "protected except "+strings.Join(a.Real, ", ")+" (real)"))
+		}
+		if a.Proved.IsZero() && a.Directory != "" {
+			fmt.Fprintf(w, "           %s\n", e.Paint(term.Amber, e.Symbol("warn")+" the three proofs were not made   next  postern setup "+term.Safe(a.Directory)))
+		} else if !a.Proved.IsZero() {
+			fmt.Fprintf(w, "           %s proved %s\n", e.Symbol("ok"), a.Proved.UTC().Format(time.DateTime))
 		}
 		if a.FirstUse != "" {
 			fmt.Fprintf(w, "           %s first real call: %s\n", e.Symbol("ok"), term.Safe(a.FirstUse))
