@@ -110,18 +110,18 @@ func (a agent) dependencies(ctx context.Context, root, interpreter string) (stri
 	}
 	ctx, cancel := context.WithTimeout(ctx, 100*time.Second)
 	defer cancel()
-	if err := a.install(ctx, interpreter, place, lock); err != nil {
+	if err := a.install(ctx, interpreter, place, lock); errors.Is(err, exec.ErrNotFound) {
+		return "", fmt.Errorf("this agent needs %s: %w", a.needs, err)
+	} else if err != nil {
 		return "", errors.Join(fmt.Errorf("could not install what examples/%s needs; is the package registry out of reach? It is needed the first time only", a.name), err)
 	}
 	return filepath.Join(place, a.installed), os.WriteFile(whole, nil, 0o644)
 }
 
-func installNode(ctx context.Context, interpreter, into, lock string) error {
+func installNode(ctx context.Context, _, into, lock string) error {
 	npm, err := exec.LookPath("npm")
-	if beside := filepath.Join(filepath.Dir(interpreter), "npm"); err != nil {
-		if npm, err = exec.LookPath(beside); err != nil {
-			return errors.New("npm is missing (apt install npm)")
-		}
+	if err != nil {
+		return err
 	}
 	for _, name := range []string{"package.json", "package-lock.json"} {
 		if err := copyFile(filepath.Join(filepath.Dir(lock), name), filepath.Join(into, name)); err != nil {
