@@ -4,6 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
+work='' policy=''
+trap 'rm -rf ${work:+"$work"} ${policy:+"$policy"}' EXIT
+
 missing=()
 command -v nginx >/dev/null || missing+=(nginx-light)
 command -v haproxy >/dev/null || missing+=(haproxy)
@@ -20,7 +23,6 @@ fi
 
 # What is measured lies where the ordinary user of the bench can start it.
 work=$(mktemp -d /tmp/bench-build-XXXXXX)
-trap 'rm -rf "$work"; [ -z "${policy:-}" ] || rm -f "$policy"' EXIT
 chmod 755 "$work"
 install -m 755 bin/postern "$work/postern"
 (cd test/bench && CGO_ENABLED=0 go build -trimpath -o "$work/harness" .)
