@@ -23,6 +23,7 @@ const (
 	OpLock   = "lock"   // forget the keys
 	OpUnlock = "unlock" // open the safe again
 	OpServe  = "serve"  // serve the listening socket that travels with it; then see Lookup
+	OpPrint  = "print"  // the keyed fingerprint of a value
 	OpRedact = "redact" // the connection becomes a stream of chunks, see Chunk
 )
 
@@ -31,6 +32,7 @@ type Request struct {
 	Op         string `json:"op"`
 	Agent      string `json:"agent,omitempty"`
 	Passphrase []byte `json:"passphrase,omitempty"` // of unlock, where the root key is one
+	Value      []byte `json:"value,omitempty"`      // of print
 }
 
 // Answer is the daemon's.
@@ -39,6 +41,7 @@ type Answer struct {
 	ID     string    `json:"id,omitempty"`   // of the error's help page
 	Kind   fail.Kind `json:"kind,omitempty"` // of the error
 	Status *Status   `json:"status,omitempty"`
+	Print  string    `json:"print,omitempty"`
 }
 
 // Status is how the daemon is.

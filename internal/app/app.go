@@ -45,6 +45,7 @@ type App struct {
 
 	o      Options
 	ledger *ledger.Ledger
+	typed  secret.Value // a new passphrase, while it is being set
 }
 
 // Exists says whether there is an installation with a safe.
@@ -81,6 +82,15 @@ func OpenLocked(ctx context.Context, o Options) (*App, error) {
 		return nil, errors.Join(err, a.DB.Close())
 	}
 	return a, nil
+}
+
+// ready opens what a run needs: the safe and the ledger, or the ledger alone where
+// a daemon has the safe open and this process would have to ask for a passphrase.
+func (a *App) ready(ctx context.Context) error {
+	if a.Safe.RootKind() == config.RootPassphrase && a.daemonStatus(ctx).Safe == "unlocked" {
+		return a.openLedger(ctx)
+	}
+	return a.unlock(ctx)
 }
 
 // Open opens the installation, the safe and the ledger.
@@ -162,7 +172,15 @@ func (a *App) Record(ctx context.Context, e event.Event) error {
 	return a.ledger.Record(ctx, e, true)
 }
 
+// openLedger opens the ledger. While the safe is locked its records are written
+// and not signed; the next process with the key signs them.
 func (a *App) openLedger(ctx context.Context) error {
+	o := ledger.Options{Now: a.o.Now, Reserve: int64(a.Config.Ledger.ReserveMB) << 20}
+	if a.Safe.Locked() {
+		var err error
+		a.ledger, err = ledger.Open(a.Paths.LedgerDir(), o)
+		return err
+	}
 	key, err := a.ledgerKey(ctx)
 	if err != nil {
 		return err
@@ -170,8 +188,19 @@ func (a *App) openLedger(ctx context.Context) error {
 	if err := a.publish(a.Paths.LedgerPublic(), []byte(ledger.PublicKey(key)+"\n")); err != nil {
 		return err
 	}
-	a.ledger, err = ledger.Open(a.Paths.LedgerDir(), ledger.Options{Key: key, Now: a.o.Now, Reserve: int64(a.Config.Ledger.ReserveMB) << 20})
+	o.Key = key
+	a.ledger, err = ledger.Open(a.Paths.LedgerDir(), o)
 	return err
+}
+
+// reopenLedger opens the ledger anew, with the key that has become readable.
+func (a *App) reopenLedger(ctx context.Context) error {
+	if a.ledger != nil {
+		if err := a.ledger.Close(); err != nil {
+			return err
+		}
+	}
+	return a.openLedger(ctx)
 }
 
 // ledgerKey is the signing key of the ledger, made when it is first needed.

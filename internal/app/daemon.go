@@ -13,14 +13,18 @@ import (
 
 	"postern/internal/api"
 	"postern/internal/client"
+	"postern/internal/config"
 	"postern/internal/event"
 	"postern/internal/fail"
+	"postern/internal/safe"
+	"postern/internal/secret"
 )
 
 const daemonSocket = "postern.sock"
 
 // Serve is the daemon: it holds the safe open and serves agents until ctx ends.
-// proxy, where given, is an address for clients outside `run`.
+// Where nobody can be asked for the passphrase it begins locked. proxy, where
+// given, is an address for clients outside `run`.
 func (a *App) Serve(ctx context.Context, proxy string, say func(format string, args ...any)) error {
 	if a.daemonStatus(ctx).Running {
 		return fail.New(fail.Conflict, "P-E150", "a daemon is running already").Hint("postern status")
@@ -30,31 +34,28 @@ func (a *App) Serve(ctx context.Context, proxy string, say func(format string, a
 		return err
 	}
 	defer listener.Close()
-	s := &server{a: a, sessions: map[*session]bool{}}
-	d, err := a.openDoor(ctx, say)
-	if err != nil {
-		return err
-	}
-	defer d.close()
-	s.door = d
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var work sync.WaitGroup
+	s := &server{a: a, ctx: ctx, say: say, sessions: map[*session]bool{}}
 	if proxy != "" {
-		ln, err := net.Listen("tcp", proxy)
-		if err != nil {
+		if s.proxy, err = net.Listen("tcp", proxy); err != nil {
 			return fail.New(fail.Unavailable, "P-E151", "the proxy address cannot be used").Wrap(err)
 		}
-		work.Go(func() { _ = d.broker.ServeProxy(ctx, ln) })
-		say("proxy on %s", ln.Addr())
+		say("proxy on %s", s.proxy.Addr())
 	}
-	work.Go(func() { <-ctx.Done(); _ = listener.Close() })
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	s.work.Go(func() { <-ctx.Done(); _ = listener.Close() })
 	say("serving on %s", listener.Addr())
 	notifyReady(a.o.Getenv)
-	s.accept(ctx, listener, &work)
+	s.accept(listener)
 	cancel()
 	s.closeAll()
-	work.Wait()
+	s.work.Wait()
+	if d := s.current(); d != nil {
+		d.close()
+	}
 	return nil
 }
 
@@ -93,14 +94,102 @@ func notifyReady(getenv func(string) string) {
 
 // server is the daemon's side of the socket.
 type server struct {
-	a    *App
-	door *door
+	a     *App
+	ctx   context.Context // of the daemon's life
+	say   func(format string, args ...any)
+	proxy net.Listener // nil without one
+	work  sync.WaitGroup
 
 	mu       sync.Mutex
+	door     *door // nil until the safe is unlocked for the first time
 	sessions map[*session]bool
 }
 
-func (s *server) accept(ctx context.Context, listener *net.UnixListener, work *sync.WaitGroup) {
+func (s *server) current() *door {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.door
+}
+
+// begin opens the safe, or begins locked where that takes a passphrase which
+// nobody can type.
+func (s *server) begin(ctx context.Context) error {
+	err := s.unlock(ctx, nil)
+	var why *fail.Error
+	if err == nil || s.a.Safe.RootKind() != config.RootPassphrase || !errors.As(err, &why) || why.ID != "P-E003" {
+		return err
+	}
+	s.say("the safe is locked: calls with secrets are refused   next  postern safe unlock")
+	return s.a.openLedger(ctx)
+}
+
+// unlock opens the safe with a passphrase that came over the socket, or by the way
+// of this machine, and the door with it.
+func (s *server) unlock(ctx context.Context, passphrase []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.a.unlockWith(ctx, passphrase); err != nil {
+		return err
+	}
+	if s.door != nil {
+		s.door.broker.ReloadAll()
+		return s.a.recordLock(ctx, event.Unlocked)
+	}
+	if err := s.a.reopenLedger(ctx); err != nil {
+		return err
+	}
+	d, err := s.a.openDoor(s.ctx, s.say)
+	if err != nil {
+		return err
+	}
+	s.door = d
+	if s.proxy != nil {
+		s.work.Go(func() { _ = d.broker.ServeProxy(s.ctx, s.proxy) })
+	}
+	return s.a.recordLock(ctx, event.Unlocked)
+}
+
+// lock forgets the keys and cuts what is using them.
+func (s *server) lock(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.a.recordLock(ctx, event.LockedNow); err != nil {
+		return err
+	}
+	lent := s.a.lentNow(ctx)
+	s.a.Safe.Lock()
+	if s.door != nil {
+		s.door.broker.ReloadAll()
+		for name := range lent {
+			s.door.broker.Cut(name)
+		}
+	}
+	return nil
+}
+
+func (s *server) status(ctx context.Context) api.Answer {
+	if d := s.current(); d != nil {
+		d.noteFirstUse(ctx)
+	}
+	state := "unlocked"
+	if s.a.Safe.Locked() {
+		state = "locked"
+	}
+	return api.Answer{Status: &api.Status{PID: os.Getpid(), Safe: state}}
+}
+
+// unlockWith opens the safe with a passphrase, or with the key that lies on this
+// machine.
+func (a *App) unlockWith(ctx context.Context, passphrase []byte) error {
+	if len(passphrase) == 0 {
+		return a.unlockSafe(ctx)
+	}
+	value := secret.New(passphrase)
+	clear(passphrase)
+	return a.Safe.Unlock(ctx, safe.Passphrase(func() (secret.Value, error) { return value, nil }))
+}
+
+func (s *server) accept(listener *net.UnixListener) {
 	for {
 		conn, err := listener.AcceptUnix()
 		if err != nil {
@@ -114,8 +203,8 @@ func (s *server) accept(ctx context.Context, listener *net.UnixListener, work *s
 		s.mu.Lock()
 		s.sessions[c] = true
 		s.mu.Unlock()
-		work.Go(func() {
-			c.serve(ctx)
+		s.work.Go(func() {
+			c.serve(s.ctx)
 			s.mu.Lock()
 			delete(s.sessions, c)
 			s.mu.Unlock()
@@ -179,7 +268,7 @@ func LockDaemon(ctx context.Context, o Options) error {
 // UnlockDaemon gives the daemon what opens the safe again.
 func UnlockDaemon(ctx context.Context, o Options) error {
 	return withDaemon(ctx, o, func(a *App, c *client.Client) error {
-		if a.Safe.RootKind() != "passphrase" {
+		if a.Safe.RootKind() != config.RootPassphrase {
 			return c.Unlock(ctx, nil)
 		}
 		value, err := o.Passphrase("Passphrase of the safe:")

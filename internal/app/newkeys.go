@@ -72,11 +72,7 @@ func (a *App) newKeys(ctx context.Context, agent credential.Agent) (*setup.Plan,
 	if err != nil {
 		return nil, nil, err
 	}
-	in := a.input(found, agent.Name)
-	if a.Safe.Locked() {
-		in.Inventory = nil
-	}
-	return setup.Appeared(ctx, in)
+	return setup.Appeared(ctx, a.input(found, agent.Name))
 }
 
 // followFiles looks at the agent's files while it runs: keys that somebody pastes

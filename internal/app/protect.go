@@ -9,8 +9,10 @@ import (
 	"postern/internal/catalog"
 	"postern/internal/change"
 	"postern/internal/config"
+	"postern/internal/credential"
 	"postern/internal/event"
 	"postern/internal/policy"
+	"postern/internal/secret"
 	"postern/internal/setup"
 	"postern/internal/store"
 )
@@ -29,7 +31,7 @@ func FirstPlan(ctx context.Context, o Options, found setup.Found, agent string) 
 }
 
 func (a *App) input(found setup.Found, agent string) setup.Input {
-	return setup.Input{Found: found, Kinds: a.Catalog, Inventory: a.Safe, Agents: a.Agents, Choices: choices{a.DB}, AgentName: agent}
+	return setup.Input{Found: found, Kinds: a.Catalog, Inventory: a.inventory(), Agents: a.Agents, Choices: choices{a.DB}, AgentName: agent}
 }
 
 // choices keeps what a person left real, by keyed fingerprint.
@@ -45,6 +47,36 @@ func (c choices) Left(ctx context.Context, agent string) ([]string, error) {
 
 func (c choices) SetLeft(ctx context.Context, agent string, fingerprints []string) error {
 	return c.db.SetSetting(ctx, "left/"+agent, strings.Join(fingerprints, " "))
+}
+
+// inventory tells which values are known: by the safe where it is open, else by
+// the daemon's.
+func (a *App) inventory() setup.Inventory {
+	if a.Safe.Locked() {
+		return daemonInventory{a}
+	}
+	return a.Safe
+}
+
+// daemonInventory asks the daemon for fingerprints.
+type daemonInventory struct{ a *App }
+
+func (d daemonInventory) List(ctx context.Context) ([]credential.Credential, error) {
+	return d.a.Safe.List(ctx)
+}
+
+func (d daemonInventory) Fingerprint(v secret.Value) (print string, err error) {
+	ctx := context.Background()
+	c, err := d.a.dialDaemon(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	err = v.Reveal(func(b []byte) error {
+		print, err = c.Fingerprint(ctx, b)
+		return err
+	})
+	return print, err
 }
 
 // Plan is what a setup of the directory would do.

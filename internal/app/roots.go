@@ -114,10 +114,9 @@ func leftOver(old safe.Root, make func() (safe.Root, error)) (safe.Root, error) 
 
 // newPassphrase asks twice, once.
 func (a *App) newPassphrase() func() (secret.Value, error) {
-	var kept secret.Value
 	return func() (secret.Value, error) {
-		if !kept.IsZero() {
-			return kept, nil
+		if !a.typed.IsZero() {
+			return a.typed, nil
 		}
 		first, err := a.o.Passphrase("New passphrase of the safe:")
 		if err != nil {
@@ -133,8 +132,8 @@ func (a *App) newPassphrase() func() (secret.Value, error) {
 		if !first.Equal(second) {
 			return secret.Value{}, fail.New(fail.Invalid, "P-E016", "the two passphrases differ")
 		}
-		kept = first
-		return kept, nil
+		a.typed = first
+		return a.typed, nil
 	}
 }
 
@@ -153,6 +152,9 @@ func Create(ctx context.Context, o Options, kind string) (*App, error) {
 	}
 	if err := a.DB.Close(); err != nil {
 		return nil, err
+	}
+	if typed := a.typed; !typed.IsZero() { // it was asked for just now
+		o.Passphrase = func(string) (secret.Value, error) { return typed, nil }
 	}
 	return Open(ctx, o)
 }

@@ -66,6 +66,9 @@ func (a *App) Run(ctx context.Context, o RunOptions) (int, error) {
 	if err != nil {
 		return 125, err
 	}
+	if err := a.ready(ctx); err != nil {
+		return 125, err
+	}
 	if err := a.adoptNew(ctx, agent, o); err != nil {
 		return 125, err
 	}

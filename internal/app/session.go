@@ -9,10 +9,8 @@ import (
 	"sync"
 
 	"postern/internal/api"
-	"postern/internal/event"
 	"postern/internal/fail"
 	"postern/internal/run"
-	"postern/internal/safe"
 	"postern/internal/secret"
 )
 
@@ -49,33 +47,21 @@ func (c *session) serve(ctx context.Context) {
 }
 
 func (c *session) answer(ctx context.Context, r api.Request) api.Answer {
-	a := c.server.a
-	var err error
 	switch r.Op {
 	case api.OpStatus:
-		c.server.door.noteFirstUse(ctx)
-		state := "unlocked"
-		if a.Safe.Locked() {
-			state = "locked"
-		}
-		return api.Answer{Status: &api.Status{PID: os.Getpid(), Safe: state}}
+		return c.server.status(ctx)
 	case api.OpLock:
-		if err = a.recordLock(ctx, event.LockedNow); err == nil {
-			a.Safe.Lock()
-			c.server.door.broker.ReloadAll()
-			for name := range a.lentNow(ctx) {
-				c.server.door.broker.Cut(name)
-			}
-		}
+		return refusal(c.server.lock(ctx))
 	case api.OpUnlock:
-		if err = a.unlockWith(ctx, r.Passphrase); err == nil {
-			c.server.door.broker.ReloadAll()
-			err = a.recordLock(ctx, event.Unlocked)
-		}
-	default:
-		err = errors.New("the operation is not known to this version")
+		return refusal(c.server.unlock(ctx, r.Passphrase))
+	case api.OpPrint:
+		print, err := c.server.a.Safe.Fingerprint(secret.New(r.Value))
+		clear(r.Value)
+		answer := refusal(err)
+		answer.Print = print
+		return answer
 	}
-	return refusal(err)
+	return refusal(errors.New("the operation is not known to this version"))
 }
 
 func refusal(err error) api.Answer {
@@ -89,17 +75,6 @@ func refusal(err error) api.Answer {
 	return api.Answer{Error: err.Error(), Kind: fail.KindOf(err)}
 }
 
-// unlockWith opens the safe with a passphrase that came over the socket, or with
-// the key that lies on this machine.
-func (a *App) unlockWith(ctx context.Context, passphrase []byte) error {
-	if len(passphrase) == 0 {
-		return a.unlockSafe(ctx)
-	}
-	value := secret.New(passphrase)
-	clear(passphrase)
-	return a.Safe.Unlock(ctx, safe.Passphrase(func() (secret.Value, error) { return value, nil }))
-}
-
 // serveSocket serves the listening socket of a sandbox until the client goes.
 func (c *session) serveSocket(ctx context.Context, agent string, files []*os.File) {
 	if len(files) != 1 {
@@ -110,6 +85,10 @@ func (c *session) serveSocket(ctx context.Context, agent string, files []*os.Fil
 	_ = files[0].Close()
 	if err == nil {
 		_, err = c.server.a.Agents.Get(ctx, agent)
+	}
+	d := c.server.current()
+	if err == nil && d == nil {
+		err = fail.New(fail.Locked, "P-E155", "the safe of the daemon is locked").Hint("postern safe unlock")
 	}
 	if err != nil {
 		_ = c.wire.Send(refusal(err))
@@ -136,7 +115,7 @@ func (c *session) serveSocket(ctx context.Context, agent string, files []*os.Fil
 		_ = ln.Close()
 		return
 	}
-	_ = c.server.door.broker.ServeTransparent(ctx, run.Original(ln), agent, c.names(ctx, answers))
+	_ = d.broker.ServeTransparent(ctx, run.Original(ln), agent, c.names(ctx, answers))
 }
 
 // names asks the sandbox for the name of an address, one question at a time.

@@ -30,8 +30,8 @@ func (a *App) openWay(ctx context.Context, agent string, say func(format string,
 		}
 		_ = c.Close()
 	}
-	if a.Safe.Locked() {
-		if err := a.unlock(ctx); err != nil {
+	if a.Safe.Locked() { // the daemon went away just now
+		if err := a.unlockSafe(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -35,7 +35,16 @@ func newEnv(s *term.Streams) *env {
 
 // options are what app needs to open or make an installation.
 func (e *env) options() app.Options {
-	return app.Options{Getenv: e.getenv, Now: e.now, Passphrase: func(question string) (secret.Value, error) { return e.Hidden(question) }}
+	return app.Options{Getenv: e.getenv, Now: e.now, Passphrase: e.passphrase}
+}
+
+// passphrase asks for one; it comes by no other way.
+func (e *env) passphrase(question string) (secret.Value, error) {
+	if e.NoInput || !e.InTTY {
+		return secret.Value{}, fail.New(fail.Invalid, "P-E003", "the passphrase of the safe is needed and cannot be asked for").
+			Because("standard input is not a terminal, or --no-input was given").Hint("postern safe unlock   in a terminal, while `postern serve` is running")
+	}
+	return e.Hidden(question)
 }
 
 // app opens the installation with the safe unlocked.

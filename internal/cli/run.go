@@ -54,7 +54,7 @@ func newRun(e *env) *cobra.Command {
 }
 
 func runAgent(ctx context.Context, e *env, o app.RunOptions) (int, error) {
-	a, err := e.app(ctx)
+	a, err := e.locked(ctx)
 	if err != nil {
 		return 0, err
 	}

@@ -10,7 +10,7 @@ func newServe(e *env) *cobra.Command {
 		Use: "serve", Short: "stay in the background: hold the safe open and serve the agents",
 		Example: "postern serve\npostern serve --proxy 127.0.0.1:8118      for clients outside of run", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := e.app(cmd.Context())
+			a, err := e.locked(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -93,6 +93,12 @@ func (c *Client) Unlock(ctx context.Context, passphrase []byte) error {
 	return err
 }
 
+// Fingerprint is the keyed fingerprint of a value, as the safe makes it.
+func (c *Client) Fingerprint(ctx context.Context, value []byte) (string, error) {
+	answer, err := c.call(ctx, api.Request{Op: api.OpPrint, Value: value})
+	return answer.Print, err
+}
+
 // Serve hands a listening socket over; the daemon serves it for agent until the
 // client is closed. names answers which name an address inside stands for.
 func (c *Client) Serve(ctx context.Context, agent string, listener *os.File, names func(netip.Addr) (string, bool)) error {
