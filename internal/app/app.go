@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +45,7 @@ type App struct {
 	Policy  *policy.Live
 
 	o      Options
-	ledger *ledger.Ledger
+	ledger atomic.Pointer[ledger.Ledger]
 	typed  secret.Value // a new passphrase, while it is being set
 }
 
@@ -85,9 +86,9 @@ func OpenLocked(ctx context.Context, o Options) (*App, error) {
 }
 
 // ready opens what a run needs: the safe and the ledger, or the ledger alone where
-// a daemon has the safe open and this process would have to ask for a passphrase.
+// a daemon has the safe open, so that this process never does.
 func (a *App) ready(ctx context.Context) error {
-	if a.Safe.RootKind() == config.RootPassphrase && a.daemonStatus(ctx).Safe == "unlocked" {
+	if a.daemonStatus(ctx).Safe == "unlocked" {
 		return a.openLedger(ctx)
 	}
 	return a.unlock(ctx)
@@ -154,8 +155,8 @@ func (a *App) unlock(ctx context.Context) error {
 // Close ends everything; what was recorded is on disk when it returns.
 func (a *App) Close() error {
 	var errs []error
-	if a.ledger != nil {
-		errs = append(errs, a.ledger.Close())
+	if l := a.ledger.Load(); l != nil {
+		errs = append(errs, l.Close())
 	}
 	if a.Safe != nil {
 		a.Safe.Lock()
@@ -169,7 +170,7 @@ func (a *App) Record(ctx context.Context, e event.Event) error {
 	if e.Time.IsZero() {
 		e.Time = a.o.Now().UTC()
 	}
-	return a.ledger.Record(ctx, e, true)
+	return a.ledger.Load().Record(ctx, e, true)
 }
 
 // openLedger opens the ledger. While the safe is locked its records are written
@@ -177,9 +178,7 @@ func (a *App) Record(ctx context.Context, e event.Event) error {
 func (a *App) openLedger(ctx context.Context) error {
 	o := ledger.Options{Now: a.o.Now, Reserve: int64(a.Config.Ledger.ReserveMB) << 20}
 	if a.Safe.Locked() {
-		var err error
-		a.ledger, err = ledger.Open(a.Paths.LedgerDir(), o)
-		return err
+		return a.useLedger(o)
 	}
 	key, err := a.ledgerKey(ctx)
 	if err != nil {
@@ -189,18 +188,19 @@ func (a *App) openLedger(ctx context.Context) error {
 		return err
 	}
 	o.Key = key
-	a.ledger, err = ledger.Open(a.Paths.LedgerDir(), o)
-	return err
+	return a.useLedger(o)
 }
 
-// reopenLedger opens the ledger anew, with the key that has become readable.
-func (a *App) reopenLedger(ctx context.Context) error {
-	if a.ledger != nil {
-		if err := a.ledger.Close(); err != nil {
-			return err
-		}
+// useLedger opens the ledger and closes the one that was used before.
+func (a *App) useLedger(o ledger.Options) error {
+	l, err := ledger.Open(a.Paths.LedgerDir(), o)
+	if err != nil {
+		return err
 	}
-	return a.openLedger(ctx)
+	if before := a.ledger.Swap(l); before != nil {
+		return before.Close()
+	}
+	return nil
 }
 
 // ledgerKey is the signing key of the ledger, made when it is first needed.

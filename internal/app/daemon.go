@@ -135,7 +135,7 @@ func (s *server) unlock(ctx context.Context, passphrase []byte) error {
 		s.door.broker.ReloadAll()
 		return s.a.recordLock(ctx, event.Unlocked)
 	}
-	if err := s.a.reopenLedger(ctx); err != nil {
+	if err := s.a.openLedger(ctx); err != nil {
 		return err
 	}
 	d, err := s.a.openDoor(s.ctx, s.say)

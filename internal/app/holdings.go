@@ -48,5 +48,5 @@ func (h holdings) Of(agent string) ([]broker.Lent, error) {
 type recorder struct{ a *App }
 
 func (r recorder) Record(ctx context.Context, e event.Event, durable bool) error {
-	return r.a.ledger.Record(ctx, e, durable)
+	return r.a.ledger.Load().Record(ctx, e, durable)
 }

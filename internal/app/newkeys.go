@@ -35,7 +35,7 @@ func (a *App) adoptNew(ctx context.Context, agent credential.Agent, o RunOptions
 			return err
 		}
 	}
-	if !adopt || a.Safe.Locked() {
+	if !adopt {
 		return fail.New(fail.NotAllowed, "P-E121", "the agent was not started: real keys have appeared in its directory").
 			Because("%s in %s", fresh[0].Title, fresh[0].Places[0].File).Hint("postern secret import %s", agent.Directory)
 	}
@@ -51,7 +51,16 @@ func (a *App) howNew(o RunOptions) string {
 	return config.NewKeysAsk
 }
 
+// adopt takes the keys in; a safe that only the daemon has open is opened for it.
 func (a *App) adopt(ctx context.Context, plan *setup.Plan, o RunOptions) error {
+	if a.Safe.Locked() {
+		if err := a.unlockSafe(ctx); err != nil {
+			return err
+		}
+		if err := a.openLedger(ctx); err != nil {
+			return err
+		}
+	}
 	result, err := a.Apply(ctx, plan, nil)
 	if err != nil {
 		return err
@@ -122,7 +131,7 @@ func stamp(dir string) string {
 
 func (a *App) meetNewKeys(ctx context.Context, agent credential.Agent, o RunOptions) {
 	plan, fresh, err := a.newKeys(ctx, agent)
-	if err == nil && len(fresh) > 0 && a.howNew(o) == config.NewKeysAdopt && !a.Safe.Locked() {
+	if err == nil && len(fresh) > 0 && a.howNew(o) == config.NewKeysAdopt {
 		err = a.adopt(ctx, plan, o)
 	} else if err == nil && len(fresh) > 0 {
 		o.Say(true, "a real key has appeared: %s in %s   next  postern secret import %s", fresh[0].Title, fresh[0].Places[0].File, agent.Directory)

@@ -184,7 +184,7 @@ func (a *App) create(ctx context.Context, kind string) error {
 		return err
 	}
 	err = a.Record(ctx, event.Event{Kind: event.SafeCreated, Detail: map[string]string{"root": kind}})
-	return errors.Join(err, a.ledger.Close())
+	return errors.Join(err, a.ledger.Load().Close())
 }
 
 // chooseRoot notes the way in config.yaml, and keeps what stands there.
