@@ -34,7 +34,7 @@ func startPlaces() []string {
 
 // socketPatterns are sockets outside of /run that lead out.
 func socketPatterns() []string {
-	return []string{"/tmp/ssh-*", "/tmp/tmux-*", "/tmp/screens", "/tmp/.X11-unix", "/tmp/.ICE-unix", "/tmp/dbus-*", "/tmp/postern-*", "/var/run/docker.sock"}
+	return []string{"/tmp/ssh-*", "/tmp/tmux-*", "/tmp/screens", "/tmp/.X11-unix", "/tmp/.ICE-unix", "/tmp/dbus-*", "/tmp/postern-[0-9]*-*", "/var/run/docker.sock"}
 }
 
 // hidden are the places that are empty inside, but for those that are granted. A

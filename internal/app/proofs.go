@@ -201,11 +201,19 @@ func (c *canary) watch(ctx context.Context, proc *run.Process, out io.Reader, ho
 		inMemory, err = valuesInMemory(proc.PID(), known)
 		found += inMemory
 	}
+	_ = hold.Close()
+	if errors.Is(err, io.EOF) { // it has ended: why?
+		if code, waitErr := proc.Wait(); waitErr != nil {
+			err = waitErr
+		} else {
+			err = fmt.Errorf("the process inside ended with %d", code)
+		}
+		return inside, found, err
+	}
 	if err != nil {
 		proc.Close()
 		return inside, found, err
 	}
-	_ = hold.Close()
 	_, err = proc.Wait()
 	return inside, found, err
 }
