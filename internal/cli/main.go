@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
+	"time"
 
 	"postern/internal/app"
 	"postern/internal/fail"
@@ -35,10 +37,23 @@ func Main(args []string) int {
 		fmt.Fprintln(os.Stderr, "postern: this process cannot be kept from others:", err)
 		return fail.Internal.ExitCode()
 	}
+	defer startFast(os.Getenv("GOGC")).Stop()
 	e := newEnv(term.System(os.Getenv))
 	ctx, stop := interruptible()
 	defer stop()
 	return e.main(ctx, args[1:])
+}
+
+// startFast puts garbage collection off: most commands end, and `run` has started
+// its own, before one would pay. What stays is collected as usual soon after,
+// unless the user chose a value for GOGC.
+func startFast(chosen string) *time.Timer {
+	const soon = time.Second
+	if chosen != "" {
+		return time.NewTimer(0)
+	}
+	usual := debug.SetGCPercent(400)
+	return time.AfterFunc(soon, func() { debug.SetGCPercent(usual) })
 }
 
 // interruptible ends the context at SIGINT or SIGTERM; the second one kills.

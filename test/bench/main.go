@@ -112,10 +112,14 @@ func (r *report) traffic(ctx context.Context, dir, binary string, rounds, scale 
 		return err
 	}
 	defer product.stop()
+	password, err := product.password()
+	if err != nil {
+		return err
+	}
 	if err := product.serve(ctx, true); err != nil {
 		return err
 	}
-	through, err := product.outside()
+	through, err := product.outside(password)
 	if err != nil {
 		return err
 	}

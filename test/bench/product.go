@@ -111,18 +111,23 @@ func (p *product) stop() {
 
 var proxyVariable = regexp.MustCompile(`http://([^@]+)@`)
 
-// outside is the way of a client that knows the proxy.
-func (p *product) outside() (target, error) {
+// password is the agent's user and password at a proxy.
+func (p *product) password() (string, error) {
 	var said bytes.Buffer
 	cmd := p.command("run", "--mode", "cooperative", "--", "sh", "-c", "echo $HTTPS_PROXY")
 	cmd.Stderr = &said
 	out, err := cmd.Output()
 	found := proxyVariable.FindSubmatch(out)
 	if err != nil || found == nil {
-		return target{}, fmt.Errorf("asking for the proxy's password: %v: %s%s", err, out, said.Bytes())
+		return "", fmt.Errorf("asking for the proxy's password: %v: %s%s", err, out, said.Bytes())
 	}
+	return string(found[1]), nil
+}
+
+// outside is the way of a client that knows the proxy.
+func (p *product) outside(password string) (target, error) {
 	key, err := p.placeholder()
-	return target{Name: "Postern, proxy", Addr: p.proxy, Connect: provider + ":443", Auth: string(found[1]), Key: key, Share: 100, pid: p.daemon.pid()}, err
+	return target{Name: "Postern, proxy", Addr: p.proxy, Connect: provider + ":443", Auth: password, Key: key, Share: 100, pid: p.daemon.pid()}, err
 }
 
 func (p *product) placeholder() (string, error) {
