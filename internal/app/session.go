@@ -115,7 +115,7 @@ func (c *session) serveSocket(ctx context.Context, agent string, files []*os.Fil
 		_ = ln.Close()
 		return
 	}
-	_ = d.broker.ServeTransparent(ctx, run.Original(ln), agent, c.names(ctx, answers))
+	_ = d.broker.ServeTransparent(ctx, run.Original(ln), agent, remembered(c.names(ctx, answers), c.server.a.o.Now))
 }
 
 // names asks the sandbox for the name of an address, one question at a time.
