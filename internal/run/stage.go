@@ -375,7 +375,7 @@ func lookUp(name, dir string, env []string) (string, error) {
 		if err == nil {
 			return full, nil
 		}
-		if errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, unix.EACCES) && there(full) { // a directory that may not be searched holds nothing for us
 			result = err
 		}
 	}
@@ -387,6 +387,11 @@ func absolute(path, dir string) string {
 		return path
 	}
 	return filepath.Join(dir, path)
+}
+
+func there(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func executable(path string) error {
