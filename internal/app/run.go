@@ -213,6 +213,11 @@ func sandboxSocket(agent string) string {
 
 // runCooperative starts the command with variables that lead to the broker.
 func (a *App) runCooperative(ctx context.Context, spec run.Spec, agent credential.Agent, say func(bool, string, ...any)) (int, error) {
+	if a.Safe.Locked() { // the daemon's: its proxy is not ours to open
+		if err := a.unlockSafe(ctx); err != nil {
+			return 125, err
+		}
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 125, err
