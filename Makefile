@@ -27,7 +27,11 @@ demo: ## the main job, from end to end (AGENT=python for the Python agent)
 test: lint unit race ## everything
 
 unit: ## unit tests and stories
-	go test ./...
+	@mkdir -p build
+	@go test -v ./... > build/test.log 2>&1; status=$$?; \
+	grep -E '^(ok|FAIL|panic:)' build/test.log; \
+	if grep -q -e '--- SKIP' build/test.log; then echo "Skipped, with the reason:"; grep -B1 -e '--- SKIP' build/test.log | grep -E '^ .*\.go:[0-9]+: ' | sort -u; fi; \
+	[ $$status = 0 ] || { grep -B40 -e '--- FAIL' build/test.log; echo "all of it: build/test.log"; }; exit $$status
 
 # What runs at the same time as something else; the rest has no goroutines of its own.
 RACE := ./internal/app/... ./internal/broker/... ./internal/ledger/... ./internal/run/... ./internal/ca/... ./internal/policy/... ./internal/store/... ./internal/safe/...
