@@ -78,7 +78,7 @@ func (p *Plan) addGrantItems(add adder) {
 		add("+", "allow rules", "", "%s", strings.Join(rules, " · "))
 	}
 	for _, port := range g.Publish {
-		add("!", "port", "", "postern run --publish %d makes the gateway reachable on this machine", port)
+		add("!", "port", "", "%d stays reachable on this machine: the gateway, or a receiver of webhooks", port)
 	}
 	for _, s := range p.Secrets {
 		if s.Import && !s.Stays && len(s.Hosts) == 0 {

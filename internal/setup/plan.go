@@ -127,6 +127,9 @@ func MakePlan(ctx context.Context, in Input) (*Plan, error) {
 	for i := range p.Others {
 		p.addOther(&p.Others[i])
 	}
+	if port := webhookPort(in.Found.Files); port > 0 && len(p.Secrets) > 0 {
+		p.grants.Publish = append(p.grants.Publish, port)
+	}
 	p.Texts = p.planTexts()
 	return p, nil
 }

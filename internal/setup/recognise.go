@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"postern/internal/catalog"
@@ -205,4 +206,27 @@ func defaultPort(scheme string) string {
 		return "27017"
 	}
 	return ""
+}
+
+// webhookPort is the port at which the agent waits for webhooks, as its variables
+// say: one with WEBHOOK in its name, and a port. 0 without both.
+func webhookPort(files []EnvFile) int {
+	waits, port := false, 0
+	for _, file := range files {
+		for _, e := range file.file.Entries() {
+			name := strings.ToUpper(e.Key)
+			waits = waits || strings.Contains(name, "WEBHOOK")
+			number, err := strconv.Atoi(e.Value)
+			if err != nil || number < 1024 || number > 65535 {
+				continue
+			}
+			if name == "WEBHOOK_PORT" || name == "PORT" && port == 0 {
+				port = number
+			}
+		}
+	}
+	if !waits {
+		return 0
+	}
+	return port
 }

@@ -145,3 +145,23 @@ func TestDestinations(t *testing.T) {
 		}
 	}
 }
+
+func TestAReceiverOfWebhooksStaysReachable(t *testing.T) {
+	for text, want := range map[string]int{
+		"WEBHOOK_URL=https://bot.example/hook\nPORT=3000\n":     3000,
+		"PORT=3000\nWEBHOOK_PORT=8443\n":                        8443,
+		"PORT=3000\n":                                           0,
+		"WEBHOOK_URL=https://bot.example/hook\nPORT=80\n":       0,
+		"STRIPE_WEBHOOK_PATH=/hook\nPORT=no number\nNAME=bot\n": 0,
+	} {
+		dir := t.TempDir()
+		put(t, dir, ".env", text, 0o600)
+		found, err := Find(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := webhookPort(found.Files); got != want {
+			t.Errorf("%q gave port %d, want %d", text, got, want)
+		}
+	}
+}
