@@ -72,11 +72,59 @@ func within(path, dir string) bool {
 // readOnly are the places that cannot be changed inside: start-up files, hooks,
 // and this very program.
 func readOnly(home, dir string) []string {
-	places := append(startFiles(home), filepath.Join(dir, ".git", "hooks"))
+	places := append(startFiles(home), hooks(dir)...)
 	if program, err := os.Executable(); err == nil {
 		places = append(places, program)
 	}
 	return places
+}
+
+// hooks are the directories of git's hooks that a command in dir could reach: of
+// its own repository, of those around it, and where a work tree's file leads.
+func hooks(dir string) []string {
+	var places []string
+	for at := dir; ; at = filepath.Dir(at) {
+		git := filepath.Join(at, ".git")
+		places = append(places, filepath.Join(git, "hooks"))
+		if text, err := readShort(git); err == nil {
+			if to, found := strings.CutPrefix(text, "gitdir: "); found {
+				places = append(places, linkedHooks(at, to)...)
+			}
+		}
+		if at == filepath.Dir(at) {
+			return places
+		}
+	}
+}
+
+// linkedHooks are the hooks of a repository that lies elsewhere: to is what the
+// .git file in at says.
+func linkedHooks(at, to string) []string {
+	if !filepath.IsAbs(to) {
+		to = filepath.Join(at, to)
+	}
+	places := []string{filepath.Join(to, "hooks")}
+	if common, err := readShort(filepath.Join(to, "commondir")); err == nil {
+		if !filepath.IsAbs(common) {
+			common = filepath.Join(to, common)
+		}
+		places = append(places, filepath.Join(common, "hooks"))
+	}
+	return places
+}
+
+// readShort is the first line of a small ordinary file.
+func readShort(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() || info.Size() > 4096 {
+		return "", os.ErrInvalid
+	}
+	data, err := os.ReadFile(path)
+	line, _, _ := strings.Cut(string(data), "\n")
+	return strings.TrimSpace(line), err
 }
 
 func startFiles(home string) []string {

@@ -62,6 +62,30 @@ func TestReadOnlyPlaces(t *testing.T) {
 	}
 }
 
+// Hooks run outside, whichever repository they belong to.
+func TestHooksOfEveryRepositoryAround(t *testing.T) {
+	top := t.TempDir()
+	dir := filepath.Join(top, "work", "tree", "bot")
+	for _, d := range []string{dir, filepath.Join(top, "main", ".git", "worktrees", "tree")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{
+		"work/tree/.git": "gitdir: ../../main/.git/worktrees/tree\n", "main/.git/worktrees/tree/commondir": "../..\n",
+	} {
+		if err := os.WriteFile(filepath.Join(top, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := readOnly("/h", dir)
+	for _, place := range []string{"work/tree/bot/.git/hooks", "work/tree/.git/hooks", "work/.git/hooks", "main/.git/hooks", "main/.git/worktrees/tree/hooks"} {
+		if !slices.Contains(got, filepath.Join(top, place)) {
+			t.Errorf("%s can be changed: %q", place, got)
+		}
+	}
+}
+
 func TestPublished(t *testing.T) {
 	local := func(port uint16) run.Publish {
 		return run.Publish{Host: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), Port: port}

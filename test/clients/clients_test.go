@@ -52,7 +52,7 @@ P`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			need(t, c.program)
-			w := &world{TB: t, postern: w.postern, home: w.home, dir: w.dir, env: w.env, fake: w.fake, keys: w.keys, values: w.values}
+			w := w.in(t)
 			before := w.accepted(c.host)
 			out := w.inside(c.script)
 			if !strings.Contains(out, "DONE") {
@@ -71,10 +71,7 @@ func TestAttacksFromInside(t *testing.T) {
 	w := newWorld(t)
 	other, _ := w.exec("agent", "add", "other", "--secret", "anthropic", "--json")
 	foreign := field(other, `"text": "`)
-	host, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	host := listen(t, "tcp", "127.0.0.1:0")
 	defer host.Close()
 	reached := make(chan bool, 1)
 	go func() {
@@ -106,7 +103,7 @@ s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("127.0.0.53", 5
 s.send(bytes.fromhex("123401000001000000000000") + b"\x06secret\x07example\x03com\x00\x00\x10\x00\x01"); print("rcode", s.recv(512)[3] & 15)'`, "rcode 5"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := &world{TB: t, postern: w.postern, home: w.home, dir: w.dir, env: w.env, fake: w.fake, values: w.values}
+			w := w.in(t)
 			if out := strings.TrimSpace(w.inside(c.script)); !strings.HasSuffix(out, c.want) {
 				t.Errorf("got %q, want %q", out, c.want)
 			}
@@ -142,33 +139,40 @@ func TestPostgres(t *testing.T) {
 		need(t, program)
 	}
 	w := newWorld(t)
-	data, sockets := filepath.Join(w.home, "data"), filepath.Join(w.home, "sockets")
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	// initdb wants a user with an entry, so as root it is not the agent's.
+	base, err := os.MkdirTemp("", "clients-postgres-")
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.RemoveAll(base) })
+	owner := asOrdinary()
+	if owner.Credential != nil {
+		owner.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+		if err := os.Chown(base, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, sockets := filepath.Join(base, "data"), filepath.Join(base, "sockets")
+	free := listen(t, "tcp", "127.0.0.1:0")
 	port := fmt.Sprint(free.Addr().(*net.TCPAddr).Port)
 	_ = free.Close()
-	asUser := func(name string, args ...string) *exec.Cmd {
+	asOwner := func(name string, args ...string) *exec.Cmd {
 		cmd := exec.Command(name, args...)
-		cmd.Dir, cmd.Env = w.home, w.env
-		if os.Geteuid() == 0 {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
-		}
+		cmd.Dir, cmd.Env, cmd.SysProcAttr = base, w.env, owner
 		return cmd
 	}
-	if out, err := asUser("mkdir", sockets).CombinedOutput(); err != nil {
+	if out, err := asOwner("sh", "-c", "chmod 755 . && mkdir sockets").CombinedOutput(); err != nil {
 		t.Fatalf("mkdir: %v\n%s", err, out)
 	}
-	if out, err := asUser("initdb", "-D", data, "-U", "bot", "--auth=trust", "-N").CombinedOutput(); err != nil {
+	if out, err := asOwner("initdb", "-D", data, "-U", "bot", "--auth=trust", "-N").CombinedOutput(); err != nil {
 		t.Skipf("skipped: initdb does not run here: %v\n%s", err, out)
 	}
-	server := asUser("postgres", "-D", data, "-p", port, "-h", "127.0.0.1", "-k", sockets)
+	server := asOwner("postgres", "-D", data, "-p", port, "-h", "127.0.0.1", "-k", sockets)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Process.Signal(syscall.SIGQUIT); _ = server.Wait() })
-	if out, err := asUser("bash", "-c", "for i in $(seq 100); do psql -h 127.0.0.1 -p "+port+" -U bot postgres -Atc 'select 1' 2>/dev/null && exit; read -t 0.1 <> <(:); done; exit 1").CombinedOutput(); err != nil {
+	if out, err := asOwner("bash", "-c", "for i in $(seq 100); do psql -h 127.0.0.1 -p "+port+" -U bot postgres -Atc 'select 1' 2>/dev/null && exit; read -t 0.1 <> <(:); done; exit 1").CombinedOutput(); err != nil {
 		t.Fatalf("PostgreSQL did not come up: %v\n%s", err, out)
 	}
 	query := "psql -h %s -p " + port + " -U bot postgres -Atc 'select 6*7' 2>&1 | tail -1"

@@ -1,12 +1,8 @@
 package clients
 
 import (
-	"bufio"
-	"os"
-	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -26,26 +22,8 @@ func TestStartUpFilesThatAppearAreNamed(t *testing.T) {
 // daemon's memory nor its environment.
 func TestTheDaemonCannotBeReadByItsUser(t *testing.T) {
 	w := newWorld(t)
-	daemon := exec.Command(w.postern, "serve")
-	daemon.Dir, daemon.Env = w.dir, w.env
-	reader := exec.Command("sh", "-c", `for f in mem environ maps; do head -c 1 /proc/$1/$f >/dev/null 2>&1 && echo "$f was read"; done; echo done`, "sh", "")
-	if os.Geteuid() == 0 {
-		who := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
-		daemon.SysProcAttr, reader.SysProcAttr = who, who
-	}
-	talk, err := daemon.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := daemon.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = daemon.Process.Signal(syscall.SIGTERM); _ = daemon.Wait() })
-	if line, err := bufio.NewReader(talk).ReadString('\n'); err != nil || !strings.Contains(line, "serving on") {
-		t.Fatalf("the daemon said %q, %v", line, err)
-	}
-	reader.Args[4] = strconv.Itoa(daemon.Process.Pid)
-	out, err := reader.CombinedOutput()
+	pid := w.serve()
+	out, err := w.as("sh", "-c", `for f in mem environ maps; do head -c 1 /proc/$1/$f >/dev/null 2>&1 && echo "$f was read"; done; echo done`, "sh", strconv.Itoa(pid)).CombinedOutput()
 	if err != nil || string(out) != "done\n" {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -3,9 +3,12 @@
 package clients
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -23,17 +26,51 @@ import (
 	"postern/internal/secret"
 )
 
-// ordinary is who everything is run as where the tests run as root.
-const ordinary = 12345
+// ordinary is who everything is run as where the tests run as root; nobody is
+// another user.
+const (
+	ordinary = 12345
+	nobody   = 65534
+)
 
 func TestMain(m *testing.M) {
 	run.ChildMain()
-	os.Exit(m.Run())
+	if len(os.Args) > 1 && os.Args[1] == attackerName {
+		attackerMain(os.Args[2:])
+		os.Exit(0)
+	}
+	os.Exit(testMain(m))
 }
+
+// testMain builds the programs once for all tests.
+func testMain(m *testing.M) int {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "clients-binaries-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	cmd := exec.Command("go", "build", "-trimpath", "-o", dir, "postern/cmd/postern", "./testdata/static")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building: %v\n%s", err, out)
+		return 1
+	}
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Setenv(binariesVariable, dir)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// binariesVariable leads the tests to what was built for them.
+const binariesVariable = "CLIENTS_TEST_BINARIES"
 
 // world is an installation of one ordinary user, with an agent and its providers.
 type world struct {
 	testing.TB
+	bin       string // where the built programs are
 	postern   string
 	home, dir string
 	env       []string
@@ -61,8 +98,8 @@ func newWorld(t testing.TB) *world {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(base) })
 	w := &world{TB: t, home: filepath.Join(base, "user"), dir: filepath.Join(base, "user", "bot"), keys: map[string]string{}}
-	w.postern = filepath.Join(base, "postern")
-	w.command("go", "build", "-trimpath", "-o", w.postern, "postern/cmd/postern")
+	w.bin = os.Getenv(binariesVariable)
+	w.postern = filepath.Join(w.bin, "postern")
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -153,10 +190,7 @@ func (w *world) exec(args ...string) (string, int) {
 	ctx, cancel := context.WithTimeout(w.Context(), 60*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, w.postern, args...)
-	cmd.Dir, cmd.Env = w.dir, w.env
-	if os.Geteuid() == 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
-	}
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = w.dir, w.env, asOrdinary()
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -167,14 +201,78 @@ func (w *world) exec(args ...string) (string, int) {
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
-// inside runs a shell script under `postern run`, with the .env read.
+// receivedName is the file in which everything that a client receives is kept as
+// it came: what `run` prints went through a filter of its own.
+const receivedName = "received.bytes"
+
+// inside runs a shell script under `postern run`, with the .env read. A real key
+// in what the script received, in any form, is a failure.
 func (w *world) inside(script string) string {
 	w.Helper()
-	out, _ := w.exec("run", "--", "bash", "-c", "set -a; . ./.env; set +a\n"+script)
-	if _, hits := w.values.Replace([]byte(out)); hits > 0 {
-		w.Errorf("the agent saw a real key in\n%s", out)
+	out, keys := w.received(script)
+	if keys > 0 {
+		w.Errorf("the agent received a real key with\n%s", script)
 	}
 	return out
+}
+
+// received is what a script printed inside, unfiltered, and how many real keys are
+// in it.
+func (w *world) received(script string, args ...string) (string, int) {
+	w.Helper()
+	file := filepath.Join(w.dir, receivedName)
+	args = append(append([]string{"run"}, args...), "--", "bash", "-c", "set -a; . ./.env; set +a\n{ "+script+"\n} >"+receivedName+" 2>&1")
+	said, _ := w.exec(args...)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		w.Fatalf("nothing was received: %v\n%s", err, said)
+	}
+	if err := os.Remove(file); err != nil {
+		w.Fatal(err)
+	}
+	_, keys := w.values.Replace(slices.Clone(data))
+	return string(data) + said, keys
+}
+
+// asOrdinary makes a process the ordinary user's.
+func asOrdinary() *syscall.SysProcAttr {
+	if os.Geteuid() != 0 {
+		return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	}
+	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
+}
+
+// as is a command of the ordinary user.
+func (w *world) as(name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(w.Context(), name, args...)
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = w.dir, w.env, asOrdinary()
+	return cmd
+}
+
+// serve starts the daemon and gives its process id.
+func (w *world) serve() int {
+	w.Helper()
+	daemon := exec.Command(w.postern, "serve")
+	daemon.Dir, daemon.Env, daemon.SysProcAttr = w.dir, w.env, asOrdinary()
+	talk, err := daemon.StderrPipe()
+	if err != nil {
+		w.Fatal(err)
+	}
+	if err := daemon.Start(); err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { _ = daemon.Process.Signal(syscall.SIGTERM); _ = daemon.Wait() })
+	if line, err := bufio.NewReader(talk).ReadString('\n'); err != nil || !strings.Contains(line, "serving on") {
+		w.Fatalf("the daemon said %q, %v", line, err)
+	}
+	return daemon.Process.Pid
+}
+
+// in is the world for a part of a test.
+func (w *world) in(t *testing.T) *world {
+	part := *w
+	part.TB = t
+	return &part
 }
 
 // accepted is how often a host was called with the real key.
