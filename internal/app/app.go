@@ -165,6 +165,12 @@ func (a *App) Close() error {
 	return errors.Join(errs...)
 }
 
+// note writes to the ledger what need not be on disk before it counts.
+func (a *App) note(ctx context.Context, e event.Event) error {
+	e.Time = a.o.Now().UTC()
+	return a.ledger.Load().Record(ctx, e, false)
+}
+
 // Record writes a change to the ledger; it is on disk when Record returns.
 func (a *App) Record(ctx context.Context, e event.Event) error {
 	if e.Time.IsZero() {

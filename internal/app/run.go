@@ -86,13 +86,13 @@ func (a *App) Run(ctx context.Context, o RunOptions) (int, error) {
 		return 125, err
 	}
 	before := a.firstUse(ctx, agent.Name)
-	if err := a.Record(ctx, event.Event{Kind: event.RunStarted, Agent: agent.Name, Detail: map[string]string{"mode": mode}}); err != nil {
+	if err := a.note(ctx, event.Event{Kind: event.RunStarted, Agent: agent.Name, Detail: map[string]string{"mode": mode}}); err != nil {
 		return 125, err
 	}
 	absent := missing(spec.ReadOnly)
 	defer a.followFiles(ctx, agent, o)()
 	code, err := a.runIn(ctx, mode, spec, agent, way, o.Say)
-	endErr := a.Record(context.WithoutCancel(ctx), event.Event{Kind: event.RunEnded, Agent: agent.Name, Status: code})
+	endErr := a.note(context.WithoutCancel(ctx), event.Event{Kind: event.RunEnded, Agent: agent.Name, Status: code})
 	way.close()
 	a.sayAppeared(ctx, agent.Name, absent, o.Say)
 	if after := a.firstUse(ctx, agent.Name); before == "" && after != "" {

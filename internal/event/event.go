@@ -36,14 +36,18 @@ const (
 	Rekeyed      Kind = "safe.rekeyed"
 	FileChanged  Kind = "file.changed"
 	Undone       Kind = "undone"
-	RunStarted   Kind = "run.started"
-	RunEnded     Kind = "run.ended"
+)
+
+// The life of an agent. Like uses, they reach the disk within 100 ms.
+const (
+	RunStarted Kind = "run.started"
+	RunEnded   Kind = "run.ended"
 )
 
 // Change says whether the kind is a change, which is synced at once.
 func (k Kind) Change() bool {
 	switch k {
-	case Use, Outcome, Egress, Refused, Tripwire, Quoted, Redacted, Malformed:
+	case Use, Outcome, Egress, Refused, Tripwire, Quoted, Redacted, Malformed, RunStarted, RunEnded:
 		return false
 	}
 	return true
