@@ -4,9 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"postern/internal/config"
+	"postern/internal/run"
 )
 
 // secretPlaces are where programs keep keys, histories and logins below a home
@@ -18,7 +20,7 @@ func secretPlaces() []string {
 		".config/google-chrome", ".config/chromium", ".mozilla", ".local/share/keyrings", ".local/share/kwalletd",
 		".netrc", ".pypirc", ".npmrc", ".git-credentials", ".config/git/credentials", ".vault-token", ".pgpass", ".my.cnf",
 		".bash_history", ".zsh_history", ".python_history", ".node_repl_history", ".psql_history", ".lesshst",
-		".pm2/dump.pm2", ".pm2/dump.pm2.bak",
+		".pm2", // the environments of all its programs, and its sockets
 	}
 }
 
@@ -28,7 +30,7 @@ func startPlaces() []string {
 	return []string{
 		".bashrc", ".bash_profile", ".bash_login", ".bash_logout", ".bash_aliases", ".profile", ".zshrc", ".zshenv", ".zprofile", ".zlogin",
 		".config/fish", ".config/systemd", ".config/autostart", ".config/environment.d", ".local/share/systemd", ".xprofile", ".xinitrc",
-		".gitconfig", ".config/git", ".vimrc", ".vim", ".config/nvim", ".tmux.conf", ".pam_environment", ".pm2/module_conf.json",
+		".gitconfig", ".config/git", ".vimrc", ".vim", ".config/nvim", ".tmux.conf", ".pam_environment",
 	}
 }
 
@@ -62,6 +64,24 @@ func hidden(paths config.Paths, home, runtime string, granted []string) []string
 	places = append(places, open...)
 	slices.Sort(places)
 	return slices.Compact(places)
+}
+
+// tmuxDir is where the tmux of a user puts its sockets; tmp is TMUX_TMPDIR. It is
+// made where it is missing: only what exists can be hidden, and a server that is
+// started later would run whatever it is told outside.
+func tmuxDir(tmp string, who *run.User) string {
+	uid, gid := os.Geteuid(), os.Getegid()
+	if who != nil {
+		uid, gid = int(who.UID), int(who.GID)
+	}
+	if !filepath.IsAbs(tmp) {
+		tmp = "/tmp"
+	}
+	dir := filepath.Join(tmp, "tmux-"+strconv.Itoa(uid))
+	if os.Mkdir(dir, 0o700) == nil && who != nil {
+		_ = os.Lchown(dir, uid, gid) // tmux says so where it cannot use it
+	}
+	return dir
 }
 
 // within says whether path is dir or lies below it.

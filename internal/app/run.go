@@ -180,6 +180,7 @@ func (a *App) runEnforced(ctx context.Context, spec run.Spec, agent credential.A
 	if spec.Socket, err = a.Paths.Socket(sandboxSocket(agent.Name)); err != nil {
 		return 125, err
 	}
+	spec.Env = with(spec.Env, map[string]string{"TMUX_TMPDIR": "/run"}) // a tmux inside is not the host's
 	if p, err := run.Join(ctx, spec); err == nil {
 		if err := p.Release(); err != nil {
 			p.Close()
@@ -287,6 +288,7 @@ func (a *App) spec(ctx context.Context, agent credential.Agent, dir string, o Ru
 		Hidden:   hidden(a.Paths, account.home, a.o.Getenv("XDG_RUNTIME_DIR"), append(rules.Files, rules.Unix...)),
 		ReadOnly: readOnly(account.home, dir), Shown: append(append([]string{}, rules.Unix...), rules.Files...),
 	}
+	s.Hidden = append(s.Hidden, tmuxDir(a.o.Getenv("TMUX_TMPDIR"), who))
 	if s.Masked, err = a.realFiles(ctx, agent); err != nil {
 		return s, err
 	}

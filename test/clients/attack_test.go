@@ -43,7 +43,7 @@ func listen(t *testing.T, network, at string) net.Listener {
 func hostOf(t *testing.T, w *world) target {
 	t.Helper()
 	at := target{
-		Home: w.home, Postern: filepath.Join(w.home, ".postern"), Program: w.postern, Dir: w.dir, Broker: os.Getpid(),
+		Home: w.home, Start: w.home, Postern: filepath.Join(w.home, ".postern"), Program: w.postern, Dir: w.dir, Broker: os.Getpid(),
 		Token: fmt.Sprintf("token-%x", rand.Uint64()), Abstract: fmt.Sprintf("@clients-%x", rand.Uint64()), Memory: int(rand.Int32()>>1) + 1, Key: fmt.Sprintf("clients-%x", rand.Uint64()),
 	}
 	at.Sockets = []string{filepath.Join(w.home, "service.sock"), filepath.Join(filepath.Dir(w.home), "other.sock")}
@@ -88,16 +88,43 @@ func hostOf(t *testing.T, w *world) target {
 // The attacker knows the host and every path on it, and tries from inside what a
 // process of its user can try.
 func TestAnAttackerInsideGainsNothing(t *testing.T) {
-	w := newWorld(t)
-	for _, dir := range []string{filepath.Join(w.dir, ".git", "hooks"), filepath.Join(w.home, ".git", "hooks")} {
-		w.write(filepath.Join(dir, "sample"), "#!/bin/sh\n")
+	for _, c := range []struct {
+		name  string
+		root  bool // who calls Postern
+		owner int  // of the agent's directory, and so who the attacker is
+		args  []string
+	}{
+		{"as the user of Postern", false, ordinary, nil},
+		{"started by root, as another user", true, ordinary, nil},
+		{"as root", true, 0, []string{"--as-root"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.root && os.Geteuid() != 0 {
+				t.Skip("skipped: this is about root")
+			}
+			t.Parallel()
+			w := newWorldOf(t, c.root, c.owner)
+			for _, dir := range []string{filepath.Join(w.dir, ".git", "hooks"), filepath.Join(w.home, ".git", "hooks")} {
+				w.write(filepath.Join(dir, "sample"), "#!/bin/sh\n")
+			}
+			if os.Geteuid() == 0 {
+				w.own(filepath.Join(w.dir, ".git"), c.owner)
+				w.own(filepath.Join(w.home, ".git"), c.owner)
+			}
+			at := hostOf(t, w)
+			if c.root && c.owner != 0 { // who has no entry, and so no home but this
+				at.Start = w.dir
+				w.write(filepath.Join(w.dir, ".bashrc"), "# start-up\n")
+				w.own(filepath.Join(w.dir, ".bashrc"), c.owner)
+			}
+			w.attack(t, at, !c.root, c.args...)
+		})
 	}
-	if os.Geteuid() == 0 {
-		w.command("chown", "-R", "12345:12345", w.home)
-	}
-	daemon := w.serve()
-	at := hostOf(t, w)
-	at.Broker = daemon
+}
+
+// attack lets the attacker loose inside; where control is set, outside as well.
+func (w *world) attack(t *testing.T, at target, control bool, args ...string) {
+	at.Broker = w.serve()
 	program := w.attacker()
 	text, err := json.Marshal(at)
 	if err != nil {
@@ -106,7 +133,8 @@ func TestAnAttackerInsideGainsNothing(t *testing.T) {
 	if out, err := w.as(program, attackerName, string(text), "key").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	run := w.as(w.postern, "run", "--", program, attackerName, string(text))
+	args = append(append([]string{"run"}, args...), "--", program, attackerName, string(text))
+	run := w.as(w.postern, args...)
 	secret, err := os.Open(at.rootKey())
 	if err != nil {
 		t.Fatal(err)
@@ -118,22 +146,25 @@ func TestAnAttackerInsideGainsNothing(t *testing.T) {
 	if err != nil || len(inside) != len(fileAttacks())+len(processAttacks())+len(networkAttacks()) {
 		t.Fatalf("the attacker was stopped (%v):\n%s", err, said)
 	}
-	out, err := w.as(program, attackerName, string(text)).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	free := map[string]bool{}
+	if control {
+		out, err := w.as(program, attackerName, string(text)).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		free = gains(results(string(out)))
+		for _, name := range []string{"read the root key", "move Postern's directory away", "change a start-up file", "write a hook of git",
+			"write a hook of the repository around", "attach the host's shared memory", "read the user's keyring", "leave by namespaces of its own",
+			"reach a service of the host", "reach a socket without a path", "reach a socket by its path"} {
+			if !free[name] {
+				t.Errorf("%q does not work outside either, so it shows nothing:\n%s", name, out)
+			}
+		}
 	}
-	free := gains(results(string(out)))
 	for _, r := range inside {
 		t.Logf("%-40s outside: %-6s inside: %.200s", r.Name, map[bool]string{true: "works", false: "-"}[free[r.Name]], r.Why)
 		if r.Gain != "" {
 			t.Errorf("%s: %s %s", r.Name, r.Gain, r.Why)
-		}
-	}
-	for _, name := range []string{"read the root key", "move Postern's directory away", "change a start-up file", "write a hook of git",
-		"write a hook of the repository around", "attach the host's shared memory", "read the user's keyring", "leave by namespaces of its own",
-		"reach a service of the host", "reach a socket without a path", "reach a socket by its path"} {
-		if !free[name] {
-			t.Errorf("%q does not work outside either, so it shows nothing:\n%s", name, out)
 		}
 	}
 }

@@ -117,7 +117,7 @@ func networkAttacks() []attack {
 		}},
 		{"find any socket that listens", func(t target) (string, error) {
 			var found []string
-			for _, dir := range []string{"/run", "/var/run", "/tmp", t.Home, "/var/lib", "/var/tmp"} {
+			for _, dir := range []string{"/run", "/var/run", "/var/lib", "/dev", filepath.Dir(t.Home)} {
 				_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 					if err == nil && d.Type()&fs.ModeSocket != 0 {
 						found = append(found, path)

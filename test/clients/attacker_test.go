@@ -23,6 +23,7 @@ const attackerName = "attacker"
 // target is what the attacker was told of the host. It knows every path.
 type target struct {
 	Home     string   `json:"home"`     // of the user
+	Start    string   `json:"start"`    // where the user's start-up files are
 	Postern  string   `json:"postern"`  // Postern's own directory
 	Program  string   `json:"program"`  // Postern itself
 	Dir      string   `json:"dir"`      // of the agent
@@ -183,7 +184,7 @@ func fileAttacks() []attack {
 			return gain, err
 		}},
 		{"change a start-up file", func(t target) (string, error) {
-			return anyOf([]string{t.Home + "/.bashrc", t.Home + "/.profile"}, appendTo)
+			return anyOf([]string{t.Start + "/.bashrc", t.Start + "/.profile"}, appendTo)
 		}},
 		{"replace a start-up file", func(t target) (string, error) {
 			mine := filepath.Join(t.Dir, "mine")
@@ -191,13 +192,13 @@ func fileAttacks() []attack {
 				return "", err
 			}
 			defer os.Remove(mine)
-			if err := os.Rename(mine, t.Home+"/.bashrc"); err != nil {
+			if err := os.Rename(mine, t.Start+"/.bashrc"); err != nil {
 				return "", err
 			}
 			return "replaced", nil
 		}},
 		{"remove a start-up file", func(t target) (string, error) {
-			if err := os.Remove(t.Home + "/.bashrc"); err != nil {
+			if err := os.Remove(t.Start + "/.bashrc"); err != nil {
 				return "", err
 			}
 			return "removed", nil
@@ -503,10 +504,10 @@ func nestedAttacks() []attack {
 			return anyOf([]string{t.Home, t.Dir, "/", "/tmp", "/proc/1/root"}, t.byHandle)
 		}},
 		{"make a start-up file writable", func(t target) (string, error) {
-			if err := unix.Mount("", t.Home+"/.bashrc", "", unix.MS_REMOUNT|unix.MS_BIND, ""); err != nil {
+			if err := unix.Mount("", t.Start+"/.bashrc", "", unix.MS_REMOUNT|unix.MS_BIND, ""); err != nil {
 				return "", err
 			}
-			return appendTo(t.Home + "/.bashrc")
+			return appendTo(t.Start + "/.bashrc")
 		}},
 		{"pivot to another root", func(t target) (string, error) {
 			if err := unix.Chroot("/proc/1/root"); err != nil {

@@ -1,9 +1,13 @@
 package clients
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestStartUpFilesThatAppearAreNamed(t *testing.T) {
@@ -27,4 +31,54 @@ func TestTheDaemonCannotBeReadByItsUser(t *testing.T) {
 	if err != nil || string(out) != "done\n" {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// A terminal multiplexer runs what it is told outside: neither one that is up nor
+// one that is started later is within reach. One inside works.
+func TestTmuxOfTheHost(t *testing.T) {
+	need(t, "tmux")
+	w := newWorld(t)
+	command := func(args ...string) *exec.Cmd {
+		cmd := w.as("tmux", args...)
+		cmd.Env = append(cmd.Env, "TERM=xterm", "TMUX_TMPDIR=")
+		return cmd
+	}
+	t.Cleanup(func() {
+		_ = exec.Command("sh", "-c", `TMUX_TMPDIR= true`).Run()
+	})
+	run := w.as(w.postern, "run", "--", "bash", "-c", `
+: > ready; until [ -e go ]; do read -t 0.05 <> <(:); done
+for at in "" $HOME /tmp; do TMUX_TMPDIR=$at tmux new-window "touch $PWD/escaped" 2>&1; done
+tmux -S /tmp/tmux-$(id -u)/default new-window "touch $PWD/escaped" 2>&1
+TERM=xterm tmux new-session -d "touch $PWD/within; tmux wait-for -S done" && tmux wait-for done; ls /proc | grep -c '^[0-9]'`)
+	var out strings.Builder
+	run.Stdout, run.Stderr = &out, &out
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.await("ready")
+	if out, err := command("new-session", "-d", "sleep 20").CombinedOutput(); err != nil {
+		t.Skipf("skipped: tmux does not run here: %v\n%s", err, out)
+	}
+	w.write(filepath.Join(w.dir, "go"), "")
+	_ = run.Wait()
+	if _, err := os.Stat(filepath.Join(w.dir, "escaped")); err == nil {
+		t.Errorf("the tmux of the host did it:\n%s", &out)
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, "within")); err != nil {
+		t.Errorf("no tmux works inside:\n%s", &out)
+	}
+}
+
+// await waits for a file of the agent's directory.
+func (w *world) await(name string) {
+	w.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+		if _, err := os.Stat(filepath.Join(w.dir, name)); err == nil {
+			return
+		}
+	}
+	w.Fatalf("%s did not appear", name)
 }

@@ -77,6 +77,7 @@ type world struct {
 	fake      *fake.Server
 	keys      map[string]string // by variable
 	values    *redact.Matcher
+	root      bool // root calls Postern
 }
 
 // variables of the agent's .env and the kinds of their keys.
@@ -89,6 +90,13 @@ func variables() map[string]string {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldOf(t, false, ordinary)
+}
+
+// newWorldOf is one whose Postern root calls, or else the ordinary user; the
+// agent's directory is owner's.
+func newWorldOf(t testing.TB, root bool, owner int) *world {
+	t.Helper()
 	if err := run.Probe(); err != nil {
 		t.Skip("skipped: ", err)
 	}
@@ -97,7 +105,7 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(base) })
-	w := &world{TB: t, home: filepath.Join(base, "user"), dir: filepath.Join(base, "user", "bot"), keys: map[string]string{}}
+	w := &world{TB: t, home: filepath.Join(base, "user"), dir: filepath.Join(base, "user", "bot"), keys: map[string]string{}, root: root}
 	w.bin = os.Getenv(binariesVariable)
 	w.postern = filepath.Join(w.bin, "postern")
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
@@ -106,12 +114,21 @@ func newWorld(t testing.TB) *world {
 	w.provide()
 	w.env = append(os.Environ(), "HOME="+w.home, "POSTERN_HOME="+filepath.Join(w.home, ".postern"), "XDG_RUNTIME_DIR=", "NO_COLOR=1")
 	if os.Geteuid() == 0 {
-		w.command("chown", "-R", "12345:12345", base)
+		w.own(base, owner)
+		if root {
+			w.own(filepath.Join(w.home, ".postern"), 0)
+		}
 	}
 	if out, code := w.exec("setup", "--yes", "--root", "keyfile", "."); code != 0 || !strings.Contains(out, "Protected.") {
 		t.Fatalf("setup ended with %d:\n%s", code, out)
 	}
 	return w
+}
+
+// own gives everything at path to a user.
+func (w *world) own(path string, user int) {
+	w.Helper()
+	w.command("chown", "-R", fmt.Sprintf("%d:%d", user, user), path)
 }
 
 func (w *world) command(name string, args ...string) {
@@ -190,7 +207,7 @@ func (w *world) exec(args ...string) (string, int) {
 	ctx, cancel := context.WithTimeout(w.Context(), 60*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, w.postern, args...)
-	cmd.Dir, cmd.Env, cmd.SysProcAttr = w.dir, w.env, asOrdinary()
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = w.dir, w.env, w.caller()
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -242,10 +259,18 @@ func asOrdinary() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
 }
 
-// as is a command of the ordinary user.
+// caller is who calls Postern.
+func (w *world) caller() *syscall.SysProcAttr {
+	if w.root {
+		return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	}
+	return asOrdinary()
+}
+
+// as is a command of the caller.
 func (w *world) as(name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(w.Context(), name, args...)
-	cmd.Dir, cmd.Env, cmd.SysProcAttr = w.dir, w.env, asOrdinary()
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = w.dir, w.env, w.caller()
 	return cmd
 }
 
@@ -253,7 +278,7 @@ func (w *world) as(name string, args ...string) *exec.Cmd {
 func (w *world) serve() int {
 	w.Helper()
 	daemon := exec.Command(w.postern, "serve")
-	daemon.Dir, daemon.Env, daemon.SysProcAttr = w.dir, w.env, asOrdinary()
+	daemon.Dir, daemon.Env, daemon.SysProcAttr = w.dir, w.env, w.caller()
 	talk, err := daemon.StderrPipe()
 	if err != nil {
 		w.Fatal(err)
