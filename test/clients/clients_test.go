@@ -45,6 +45,7 @@ while True:
     b += d
 print(b.decode())
 P`},
+		{"Go, static", "go", "api.openai.com", `$BIN/static https://api.openai.com/v1/models Authorization "Bearer $OPENAI_API_KEY" && echo DONE`},
 		{"Node, fetch", "node", "api.openai.com",
 			`node -e 'fetch("https://api.openai.com/v1/models", {headers: {authorization: "Bearer " + process.env.OPENAI_API_KEY}}).then(async r => { console.log(r.status, [...r.headers], await r.text()) })' && echo DONE`},
 		{"Node, https", "node", "api.anthropic.com",

@@ -84,7 +84,7 @@ type world struct {
 func variables() map[string]string {
 	return map[string]string{
 		"ANTHROPIC_API_KEY": "anthropic.api", "OPENAI_API_KEY": "openai.project", "STRIPE_SECRET_KEY": "stripe.secret",
-		"TELEGRAM_BOT_TOKEN": "telegram.bot", "GEMINI_API_KEY": "google.gemini",
+		"TELEGRAM_BOT_TOKEN": "telegram.bot", "GEMINI_API_KEY": "google.gemini", "DISCORD_TOKEN": "discord.bot",
 	}
 }
 
@@ -112,7 +112,7 @@ func newWorldOf(t testing.TB, root bool, owner int) *world {
 		t.Fatal(err)
 	}
 	w.provide()
-	w.env = append(os.Environ(), "HOME="+w.home, "POSTERN_HOME="+filepath.Join(w.home, ".postern"), "XDG_RUNTIME_DIR=", "NO_COLOR=1")
+	w.env = append(os.Environ(), "HOME="+w.home, "POSTERN_HOME="+filepath.Join(w.home, ".postern"), "XDG_RUNTIME_DIR=", "NO_COLOR=1", "BIN="+w.bin)
 	if os.Geteuid() == 0 {
 		w.own(base, owner)
 		if root {
@@ -187,7 +187,7 @@ func (w *world) provide() {
 	home := filepath.Join(w.home, ".postern")
 	w.write(filepath.Join(home, "providers.pem"), string(w.fake.CAPEM()))
 	w.write(filepath.Join(home, "config.yaml"), string(w.fake.Fragment(filepath.Join(home, "providers.pem"))))
-	w.write(filepath.Join(w.dir, ".env"), file)
+	w.write(filepath.Join(w.dir, ".env"), file+"REPORT_CHAT=4711\n")
 	w.write(filepath.Join(w.home, ".bashrc"), "# start-up\n")
 }
 
