@@ -107,10 +107,8 @@ func TestAnAttackerInsideGainsNothing(t *testing.T) {
 			for _, dir := range []string{filepath.Join(w.dir, ".git", "hooks"), filepath.Join(w.home, ".git", "hooks")} {
 				w.write(filepath.Join(dir, "sample"), "#!/bin/sh\n")
 			}
-			if os.Geteuid() == 0 {
-				w.own(filepath.Join(w.dir, ".git"), c.owner)
-				w.own(filepath.Join(w.home, ".git"), c.owner)
-			}
+			w.own(filepath.Join(w.dir, ".git"), c.owner)
+			w.own(filepath.Join(w.home, ".git"), c.owner)
 			at := hostOf(t, w)
 			if c.root && c.owner != 0 { // who has no entry, and so no home but this
 				at.Start = w.dir

@@ -49,6 +49,10 @@ type attack struct {
 // attackerMain makes all attempts, or a single one that was begun by another, and
 // prints a line of JSON for each.
 func attackerMain(args []string) {
+	if len(args) > 1 && args[1] == "raw" {
+		sendRaw(args[0])
+		return
+	}
 	var t target
 	if err := json.Unmarshal([]byte(args[0]), &t); err != nil {
 		fmt.Println(err)

@@ -113,11 +113,9 @@ func newWorldOf(t testing.TB, root bool, owner int) *world {
 	}
 	w.provide()
 	w.env = append(os.Environ(), "HOME="+w.home, "POSTERN_HOME="+filepath.Join(w.home, ".postern"), "XDG_RUNTIME_DIR=", "NO_COLOR=1", "BIN="+w.bin)
-	if os.Geteuid() == 0 {
-		w.own(base, owner)
-		if root {
-			w.own(filepath.Join(w.home, ".postern"), 0)
-		}
+	w.own(base, owner)
+	if root {
+		w.own(filepath.Join(w.home, ".postern"), 0)
 	}
 	if out, code := w.exec("setup", "--yes", "--root", "keyfile", "."); code != 0 || !strings.Contains(out, "Protected.") {
 		t.Fatalf("setup ended with %d:\n%s", code, out)
@@ -125,9 +123,12 @@ func newWorldOf(t testing.TB, root bool, owner int) *world {
 	return w
 }
 
-// own gives everything at path to a user.
+// own gives everything at path to a user, where we are root.
 func (w *world) own(path string, user int) {
 	w.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
 	w.command("chown", "-R", fmt.Sprintf("%d:%d", user, user), path)
 }
 
