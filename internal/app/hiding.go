@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"postern/internal/config"
 	"postern/internal/run"
 )
@@ -68,8 +70,9 @@ func hidden(paths config.Paths, home, runtime string, granted []string) []string
 
 // tmuxDir is where the tmux of a user puts its sockets; tmp is TMUX_TMPDIR. It is
 // made where it is missing: only what exists can be hidden, and a server that is
-// started later would run whatever it is told outside.
-func tmuxDir(tmp string, who *run.User) string {
+// started later would run whatever it is told outside. The last run that needs it
+// takes it away again where it is empty.
+func tmuxDir(tmp string, who *run.User) (dir string, release func()) {
 	uid, gid := os.Geteuid(), os.Getegid()
 	if who != nil {
 		uid, gid = int(who.UID), int(who.GID)
@@ -77,11 +80,27 @@ func tmuxDir(tmp string, who *run.User) string {
 	if !filepath.IsAbs(tmp) {
 		tmp = "/tmp"
 	}
-	dir := filepath.Join(tmp, "tmux-"+strconv.Itoa(uid))
-	if os.Mkdir(dir, 0o700) == nil && who != nil {
-		_ = os.Lchown(dir, uid, gid) // tmux says so where it cannot use it
+	dir = filepath.Join(tmp, "tmux-"+strconv.Itoa(uid))
+	for range 10 { // another run may take it away just now
+		if os.Mkdir(dir, 0o700) == nil && who != nil {
+			_ = os.Lchown(dir, uid, gid) // tmux says so where it cannot use it
+		}
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			break
+		}
+		var held, there unix.Stat_t
+		if unix.Flock(fd, unix.LOCK_SH) == nil && unix.Fstat(fd, &held) == nil && unix.Lstat(dir, &there) == nil && held.Ino == there.Ino {
+			return dir, func() {
+				if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+					_ = os.Remove(dir) // one with sockets in it stays
+				}
+				_ = unix.Close(fd)
+			}
+		}
+		_ = unix.Close(fd)
 	}
-	return dir
+	return dir, func() {}
 }
 
 // within says whether path is dir or lies below it.

@@ -62,6 +62,33 @@ func TestReadOnlyPlaces(t *testing.T) {
 	}
 }
 
+// The directory of tmux is there while any run needs it, and then no more.
+func TestTmuxDirIsSharedAndTakenAway(t *testing.T) {
+	tmp := t.TempDir()
+	dir, first := tmuxDir(tmp, nil)
+	again, second := tmuxDir(tmp, nil)
+	if dir != again {
+		t.Errorf("%s and %s", dir, again)
+	}
+	there := func(want bool) {
+		t.Helper()
+		if _, err := os.Lstat(dir); (err == nil) != want {
+			t.Errorf("there: %v", err)
+		}
+	}
+	there(true)
+	first()
+	there(true)
+	second()
+	there(false)
+	_, third := tmuxDir(tmp, nil)
+	if err := os.WriteFile(filepath.Join(dir, "default"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	third()
+	there(true) // a server is up
+}
+
 // Hooks run outside, whichever repository they belong to.
 func TestHooksOfEveryRepositoryAround(t *testing.T) {
 	top := t.TempDir()

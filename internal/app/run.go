@@ -190,6 +190,9 @@ func (a *App) runEnforced(ctx context.Context, spec run.Spec, agent credential.A
 	} else if !fail.Is(err, fail.NotFound) {
 		return 125, err
 	}
+	tmux, release := tmuxDir(a.o.Getenv("TMUX_TMPDIR"), spec.User)
+	defer release()
+	spec.Hidden = append(spec.Hidden, tmux)
 	p, err := run.Start(ctx, breakSpec(spec))
 	if err != nil {
 		return 125, err
@@ -288,7 +291,6 @@ func (a *App) spec(ctx context.Context, agent credential.Agent, dir string, o Ru
 		Hidden:   hidden(a.Paths, account.home, a.o.Getenv("XDG_RUNTIME_DIR"), append(rules.Files, rules.Unix...)),
 		ReadOnly: readOnly(account.home, dir), Shown: append(append([]string{}, rules.Unix...), rules.Files...),
 	}
-	s.Hidden = append(s.Hidden, tmuxDir(a.o.Getenv("TMUX_TMPDIR"), who))
 	if s.Masked, err = a.realFiles(ctx, agent); err != nil {
 		return s, err
 	}

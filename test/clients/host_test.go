@@ -40,7 +40,7 @@ func TestTmuxOfTheHost(t *testing.T) {
 	w := newWorld(t)
 	command := func(args ...string) *exec.Cmd {
 		cmd := w.as("tmux", args...)
-		cmd.Env = append(cmd.Env, "TERM=xterm", "TMUX_TMPDIR=")
+		cmd.Env = append(cmd.Env, "TERM=xterm")
 		return cmd
 	}
 	t.Cleanup(func() {
@@ -48,8 +48,9 @@ func TestTmuxOfTheHost(t *testing.T) {
 	})
 	run := w.as(w.postern, "run", "--", "bash", "-c", `
 : > ready; until [ -e go ]; do read -t 0.05 <> <(:); done
-for at in "" $HOME /tmp; do TMUX_TMPDIR=$at tmux new-window "touch $PWD/escaped" 2>&1; done
-tmux -S /tmp/tmux-$(id -u)/default new-window "touch $PWD/escaped" 2>&1
+tmux new-window "touch $PWD/escaped" 2>&1
+TMUX_TMPDIR=$HOME/.. tmux new-window "touch $PWD/escaped" 2>&1
+tmux -S $HOME/../tmux-$(id -u)/default new-window "touch $PWD/escaped" 2>&1
 TERM=xterm tmux new-session -d "touch $PWD/within; tmux wait-for -S done" && tmux wait-for done; ls /proc | grep -c '^[0-9]'`)
 	var out strings.Builder
 	run.Stdout, run.Stderr = &out, &out

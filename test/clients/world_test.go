@@ -112,7 +112,7 @@ func newWorldOf(t testing.TB, root bool, owner int) *world {
 		t.Fatal(err)
 	}
 	w.provide()
-	w.env = append(os.Environ(), "HOME="+w.home, "POSTERN_HOME="+filepath.Join(w.home, ".postern"), "XDG_RUNTIME_DIR=", "NO_COLOR=1", "BIN="+w.bin)
+	w.env = append(os.Environ(), "HOME="+w.home, "POSTERN_HOME="+filepath.Join(w.home, ".postern"), "XDG_RUNTIME_DIR=", "NO_COLOR=1", "BIN="+w.bin, "TMUX_TMPDIR="+base)
 	w.own(base, owner)
 	if root {
 		w.own(filepath.Join(w.home, ".postern"), 0)
