@@ -33,6 +33,8 @@ func startPlaces() []string {
 		".bashrc", ".bash_profile", ".bash_login", ".bash_logout", ".bash_aliases", ".profile", ".zshrc", ".zshenv", ".zprofile", ".zlogin",
 		".config/fish", ".config/systemd", ".config/autostart", ".config/environment.d", ".local/share/systemd", ".xprofile", ".xinitrc",
 		".gitconfig", ".config/git", ".vimrc", ".vim", ".config/nvim", ".tmux.conf", ".pam_environment",
+		// Hidden where they are there; where not, tools that find them later do what they say.
+		".ssh/authorized_keys", ".ssh/config", ".ssh/rc", ".aws/config", ".kube/config", ".npmrc", ".docker/config.json",
 	}
 }
 

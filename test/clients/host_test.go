@@ -12,9 +12,20 @@ import (
 
 func TestStartUpFilesThatAppearAreNamed(t *testing.T) {
 	w := newWorld(t)
-	out, _ := w.exec("run", "--", "sh", "-c", "echo x > $HOME/.bash_profile")
-	if !strings.Contains(out, "a start-up file has appeared") || !strings.Contains(out, ".bash_profile") {
-		t.Errorf("it was not said:\n%s", out)
+	out, _ := w.exec("run", "--", "sh", "-c", "cd $HOME; mkdir .ssh; echo x | tee .bash_profile .npmrc .ssh/authorized_keys >/dev/null")
+	for _, name := range []string{".bash_profile", ".npmrc", ".ssh/authorized_keys"} {
+		if !strings.Contains(out, "look at it before you log in again: "+filepath.Join(w.home, name)) {
+			t.Errorf("%s was not named:\n%s", name, out)
+		}
+	}
+	out, _ = w.exec("run", "--", "sh", "-c", "cd $HOME; echo y | tee .bash_profile .npmrc .ssh/authorized_keys; cat .npmrc .ssh/*; echo; grep -c . .bash_profile")
+	if !strings.HasSuffix(out, "\n1\n") || strings.Contains(out, "appeared") {
+		t.Errorf("what is there can be changed, or read:\n%s", out)
+	}
+	for _, name := range []string{".bash_profile", ".npmrc", ".ssh/authorized_keys"} {
+		if data, err := os.ReadFile(filepath.Join(w.home, name)); err != nil || string(data) != "x\n" {
+			t.Errorf("%s: %q %v", name, data, err)
+		}
 	}
 	found, _ := w.exec("ledger", "find", "--kind", "file.changed", "--json")
 	if !strings.Contains(found, "a start-up file appeared") {
